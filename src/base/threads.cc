@@ -1,0 +1,145 @@
+#include "base/threads.h"
+
+#include <omp.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+thread_local bool inside_task = false;
+
+int cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+/// Workers that sleep between jobs. The calling thread takes part in every job.
+class Pool {
+ public:
+  explicit Pool(int threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (auto& w : workers_) w.join();
+  }
+
+  void run(int64_t n, const std::function<void(int64_t)>& task) {
+    std::unique_lock lock(mutex_);
+    task_ = &task;
+    n_ = n;
+    next_.store(0, std::memory_order_relaxed);
+    failed_at_ = std::numeric_limits<int64_t>::max();
+    failure_ = nullptr;
+    busy_ = static_cast<int>(workers_.size());
+    ++job_;
+    lock.unlock();
+    wake_.notify_all();
+    work();
+    lock.lock();
+    done_.wait(lock, [this] { return busy_ == 0; });
+    task_ = nullptr;
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  void serve() {
+    omp_set_num_threads(1);
+    uint64_t seen = 0;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      wake_.wait(lock, [&] { return stop_ || job_ != seen; });
+      if (stop_) return;
+      seen = job_;
+      lock.unlock();
+      work();
+      lock.lock();
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  void work() {
+    inside_task = true;
+    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_;) {
+      try {
+        (*task_)(i);
+      } catch (...) {
+        std::lock_guard lock(mutex_);
+        if (i < failed_at_) {
+          failed_at_ = i;
+          failure_ = std::current_exception();
+        }
+      }
+    }
+    inside_task = false;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> workers_;
+  const std::function<void(int64_t)>* task_ = nullptr;
+  int64_t n_ = 0;
+  std::atomic<int64_t> next_{0};
+  int64_t failed_at_ = 0;
+  std::exception_ptr failure_;
+  int busy_ = 0;
+  uint64_t job_ = 0;
+  bool stop_ = false;
+};
+
+std::mutex pool_mutex;
+std::unique_ptr<Pool> pool;
+int wanted_threads = 0;
+
+}  // namespace
+
+int num_threads() {
+  std::lock_guard lock(pool_mutex);
+  if (wanted_threads == 0) wanted_threads = cores();
+  return wanted_threads;
+}
+
+void set_num_threads(int n) {
+  NIBBLE_CHECK(n >= 1, "set_num_threads({})", n);
+  std::lock_guard lock(pool_mutex);
+  wanted_threads = n;
+  pool.reset();
+}
+
+void parallel_for(int64_t n, const std::function<void(int64_t)>& task) {
+  if (n <= 0) return;
+  const int threads = inside_task ? 1 : num_threads();
+  omp_set_num_threads(1);
+  if (threads == 1 || n == 1) {
+    for (int64_t i = 0; i < n; ++i) task(i);
+    return;
+  }
+  std::lock_guard lock(pool_mutex);
+  if (!pool) pool = std::make_unique<Pool>(threads);
+  pool->run(n, task);
+}
+
+void parallel_ranges(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& task) {
+  NIBBLE_CHECK(grain > 0);
+  parallel_for((n + grain - 1) / grain, [&](int64_t i) { task(i * grain, std::min(n, (i + 1) * grain)); });
+}
+
+}  // namespace nibble

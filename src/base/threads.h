@@ -1,0 +1,24 @@
+// nibble's own threads. Work is cut into pieces by shape alone, never by the number of threads, so that results
+// are the same bits for any number of them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace nibble {
+
+/// The number of threads that parallel_for may use; the default is what the process may run on.
+int num_threads();
+
+/// Sets the number of threads (at least 1). Not to be called while a parallel_for is running.
+void set_num_threads(int n);
+
+/// Calls task(i) once for each i in [0, n), on several threads in no set order, and returns when all are done.
+/// Tasks must write to places of their own. The first exception (of the lowest i) is rethrown. A call made
+/// inside a task runs serially. OpenMP regions entered by a task use one thread.
+void parallel_for(int64_t n, const std::function<void(int64_t)>& task);
+
+/// The same over [0, n) cut into ranges of `grain` (the last may be shorter): task(begin, end).
+void parallel_ranges(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& task);
+
+}  // namespace nibble

@@ -1,0 +1,91 @@
+// A checkpoint folder: config.json, *.safetensors (with or without index), tokenizer and processor files.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/json.h"
+#include "io/safetensors.h"
+
+namespace nibble::io {
+
+/// Turns what a user typed into a folder: an existing folder as it is; otherwise "org/name" (optionally
+/// "org/name@revision") looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME or
+/// ~/.cache/huggingface/hub: models--org--name/snapshots/<refs/main>). Throws Error that says how to download it
+/// ("hf download org/name") when it is a hub name that is not in the cache.
+std::filesystem::path resolve_model(const std::string& model);
+
+/// An opened checkpoint. Tensors of all shards are found by name. Thread-safe after construction.
+class Checkpoint {
+ public:
+  /// Reads config.json and maps the safetensors: model.safetensors.index.json when it is there (every file it
+  /// names must lie in the folder itself; every tensor must be in the shard that it says; a tensor in a shard
+  /// that the index leaves out is an error), else model.safetensors, else the one *.safetensors file.
+  /// Throws Error.
+  explicit Checkpoint(const std::filesystem::path& folder);
+
+  const std::filesystem::path& folder() const { return folder_; }
+  const Json& config() const { return config_; }
+  /// "folder/config.json", for errors.
+  std::string config_path() const { return (folder_ / "config.json").string(); }
+
+  /// All tensors by name.
+  const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  /// View of a tensor; throws Error naming folder and tensor when there is none.
+  TensorView tensor(const std::string& name) const;
+  /// The file that holds a tensor, for errors.
+  const std::filesystem::path& file_of(const std::string& name) const;
+  /// The safetensors files, in order of their names.
+  std::vector<std::filesystem::path> files() const;
+  /// The other regular files of the folder (not *.safetensors, not the index, not config.json, not other weight
+  /// formats such as *.bin, *.pt, *.gguf), by name: what a written checkpoint takes over.
+  std::vector<std::filesystem::path> side_files() const;
+  /// Reads a JSON file of the folder; nothing when it does not exist.
+  std::optional<Json> json(const std::string& name) const;
+
+ private:
+  std::filesystem::path folder_;
+  Json config_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, TensorInfo> tensors_;
+  std::map<std::string, const SafetensorsFile*> where_;
+};
+
+/// A folder that becomes visible under its final name only when it is complete: files are written into
+/// `target` + ".partial", and commit() renames it. Destroyed without commit, it removes what it wrote.
+class OutputFolder {
+ public:
+  /// Throws Error when the target exists and `force` is false, or the parent cannot be written. With `force`,
+  /// an existing target must look like a checkpoint that nibble or transformers wrote (holds config.json) or be
+  /// empty, and is replaced only by commit().
+  OutputFolder(std::filesystem::path target, bool force);
+  ~OutputFolder();
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+  /// Where to write: path() / "config.json".
+  const std::filesystem::path& path() const { return partial_; }
+  /// Syncs and renames to the final name.
+  void commit();
+
+ private:
+  std::filesystem::path target_, partial_;
+  bool force_, committed_ = false;
+};
+
+/// Splits planned tensors into shards of at most `max_bytes` of tensor data, in their given order. Each group
+/// (tensors that share PlannedTensor::name's owner) must stay together, so the input is a list of groups; one
+/// group larger than the limit gets a shard of its own. Writes model.safetensors, or model-00001-of-0000N
+/// .safetensors with model.safetensors.index.json ("metadata": {"total_size": N}, "weight_map" sorted by name).
+/// `progress` (may be empty) is told the bytes written so far.
+/// Returns the total bytes of tensor data.
+int64_t write_shards(const std::filesystem::path& folder, std::vector<std::vector<PlannedTensor>> groups,
+                     int64_t max_bytes, const std::function<void(int64_t)>& progress);
+
+}  // namespace nibble::io

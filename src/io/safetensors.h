@@ -1,0 +1,68 @@
+// safetensors files: reading by mmap with every check of the format, and writing to a plan of offsets.
+// Format: 8 bytes little-endian header length, JSON header, tensor bytes without gaps (huggingface/safetensors).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace nibble::io {
+
+/// One tensor of a file, without its bytes.
+struct TensorInfo {
+  DType dtype;
+  Shape shape;
+  int64_t begin = 0, end = 0;  // bytes from the start of the file
+};
+
+/// A mapped safetensors file. Views stay valid as long as the object lives. Thread-safe after construction.
+class SafetensorsFile {
+ public:
+  /// Maps the file and checks its header: length (at most 100 MB and inside the file), JSON, no duplicate name,
+  /// known dtypes, shape * size == offsets, offsets inside the file, no overlap, no gap, nothing after the last.
+  /// Throws Error naming the file and the tensor.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+  ~SafetensorsFile();
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
+
+  const std::filesystem::path& path() const;
+  /// All tensors by name, in byte order of the names.
+  const std::map<std::string, TensorInfo>& tensors() const;
+  /// "__metadata__" of the header.
+  const std::map<std::string, std::string>& metadata() const;
+  /// A view into the mapping; bytes that the file places off the dtype's alignment are copied once and kept.
+  /// Throws Error when the file has no such tensor.
+  TensorView tensor(const std::string& name) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A tensor that is to be written. `write` puts exactly its bytes through the sink, in pieces of any size.
+/// It is called once, when the file's turn comes, so that tensors are made one at a time.
+struct PlannedTensor {
+  std::string name;
+  DType dtype;
+  Shape shape;
+  using Sink = std::function<void(std::span<const std::byte>)>;
+  std::function<void(const Sink&)> write;
+};
+
+/// Writes one file: tensors sorted by dtype (F32 > BF16 > F16 > I64 > I8 > U8 ..., the library's order, larger
+/// first) then by name, header with "__metadata__":{"format":"pt"} first, padded with spaces to 8 bytes. Goes
+/// through `path` + ".partial", fsync and rename; on any failure the partial file is removed and Error thrown
+/// (disk full, unwritable folder, a writer that gives too many or too few bytes).
+void write_safetensors(const std::filesystem::path& path, std::vector<PlannedTensor> tensors);
+
+/// A PlannedTensor of bytes that are already there and stay there until written.
+PlannedTensor planned(std::string name, const TensorView& view);
+
+}  // namespace nibble::io

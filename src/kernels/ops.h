@@ -1,0 +1,97 @@
+// The operations of a forward pass. One interface; `ref/` holds the plain oracle of each (namespace ref, same
+// names), `cpu/` the fast ones (oneDNN products, Highway for the rest where it pays).
+// All activations are fp32, row-major. Functions are thread-safe, use nibble's threads inside, and give the same
+// bits for any number of threads: work is cut by shape alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "tensor/tensor.h"
+
+namespace nibble::kernels {
+
+/// How matrix products are computed. f32: fp32 throughout, the reference. bf16: both factors rounded to bf16,
+/// products summed in fp32.
+enum class Compute { f32, bf16 };
+
+/// bf16 where the CPU has AMX or AVX512-BF16, f32 elsewhere.
+Compute default_compute();
+
+/// The instruction set in use for products, for `--version` ("avx512_core_amx", ...).
+const char* instruction_set();
+
+/// The weight (out, in) of a linear, laid out for products. Cheap to copy (shared, immutable).
+class Weight {
+ public:
+  Weight() = default;
+  /// From an f32, bf16 or f16 matrix (out, in); the bytes are copied or repacked.
+  static Weight pack(const TensorView& weight, Compute compute);
+
+  int64_t out() const;
+  int64_t in() const;
+  /// Bytes that this weight holds in memory.
+  int64_t bytes() const;
+  explicit operator bool() const { return impl_ != nullptr; }
+
+  struct Impl;
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+/// y (rows, out) = x (rows, in) * weight' (in, out) + bias (out; empty for none).
+void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, MutableMatrix y);
+
+/// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric.
+void add_gram(ConstMatrix x, MutableMatrix gram);
+
+/// trace(d * gram * d') for d (out, in), gram (in, in): the squared Frobenius norm of x*d' over all x in the gram.
+double gram_norm(ConstMatrix d, ConstMatrix gram);
+
+/// y = (x - mean) / sqrt(variance + eps) * scale + shift, over each row. y may be x.
+void layer_norm(ConstMatrix x, std::span<const float> scale, std::span<const float> shift, float eps,
+                MutableMatrix y);
+
+/// y = x / sqrt(mean(x^2) + eps) * scale, over each row. y may be x.
+void rms_norm(ConstMatrix x, std::span<const float> scale, float eps, MutableMatrix y);
+
+/// silu: x*sigmoid(x). gelu: with erf. gelu_tanh: the tanh approximation. quick_gelu: x*sigmoid(1.702x).
+enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu };
+
+/// x = f(x), in place.
+void activate(Activation f, MutableMatrix x);
+
+/// y = a * b, element by element; y may be a or b.
+void multiply(ConstMatrix a, ConstMatrix b, MutableMatrix y);
+
+/// y += x.
+void add(ConstMatrix x, MutableMatrix y);
+
+/// Rotary embedding in place, "rotate half" form, on each of `heads` heads of x (rows, heads * head_dim): the
+/// first 2 * half dims of a head are pairs (j, j + half), half = cosine.cols; cosine, sine (rows, half):
+///   x_j' = x_j cos_j - x_{j+half} sin_j,   x_{j+half}' = x_{j+half} cos_j + x_j sin_j.
+/// Dims of a head past 2 * half are left as they are.
+void rope(MutableMatrix x, int64_t heads, ConstMatrix cosine, ConstMatrix sine);
+
+/// Softmax attention with grouped queries. q (n, heads * d), k and v (m, kv_heads * d), out (n, heads * d);
+/// head h reads kv head h / (heads / kv_heads). causal: query i sees keys 0 .. m - n + i (n <= m).
+/// Rows may be strided views (a fused qkv). out must not overlap the inputs.
+void attention(ConstMatrix q, ConstMatrix k, ConstMatrix v, int64_t heads, int64_t kv_heads, bool causal,
+               float scale, MutableMatrix out);
+
+/// out row i = table row ids[i] as fp32. table: (rows, cols) f32, bf16 or f16. Ids must be in range (CHECK).
+void gather_rows(const TensorView& table, std::span<const int64_t> ids, MutableMatrix out);
+
+/// The index of the largest value; the first of equals.
+int64_t argmax(std::span<const float> logits);
+
+/// Natural logarithm of softmax(logits)[id], computed in fp64 from fp32 logits.
+double log_probability(std::span<const float> logits, int64_t id);
+
+/// KL(softmax(p) || softmax(q)) in nats, never below 0.
+double kl_divergence(std::span<const float> p, std::span<const float> q);
+
+}  // namespace nibble::kernels

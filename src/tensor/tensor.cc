@@ -1,0 +1,89 @@
+#include "tensor/tensor.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+}  // namespace
+
+std::string shape_text(const Shape& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+int64_t TensorView::count() const {
+  const auto n = checked_product(shape);
+  NIBBLE_CHECK(n, "shape {}", shape_text(shape));
+  return *n;
+}
+
+Tensor::Tensor(DType dtype, Shape shape) {
+  view_.dtype = dtype;
+  view_.shape = std::move(shape);
+  const auto size = static_cast<size_t>(std::max<int64_t>(view_.bytes(), 1));
+  buffer_.reset(new (std::align_val_t(kAlignment)) std::byte[size]);
+  view_.data = buffer_.get();
+}
+
+void Tensor::Free::operator()(std::byte* p) const {
+  ::operator delete[](p, std::align_val_t(kAlignment));
+}
+
+void to_float(const TensorView& source, float* target) {
+  const int64_t n = source.count();
+  switch (source.dtype) {
+    case DType::f32:
+      if (n > 0) std::memcpy(target, source.data, static_cast<size_t>(n) * sizeof(float));
+      return;
+    case DType::f64:
+      std::transform(source.as<double>(), source.as<double>() + n, target,
+                     [](double v) { return static_cast<float>(v); });
+      return;
+    case DType::bf16:
+      std::transform(source.as<uint16_t>(), source.as<uint16_t>() + n, target, bf16_to_float);
+      return;
+    case DType::f16:
+      std::transform(source.as<uint16_t>(), source.as<uint16_t>() + n, target, f16_to_float);
+      return;
+    default:
+      NIBBLE_CHECK(false, "to_float of {}", dtype_name(source.dtype));
+  }
+}
+
+std::vector<float> to_float(const TensorView& source) {
+  std::vector<float> out(static_cast<size_t>(source.count()));
+  to_float(source, out.data());
+  return out;
+}
+
+void from_float(std::span<const float> source, DType dtype, std::byte* target) {
+  auto* words = reinterpret_cast<uint16_t*>(target);
+  switch (dtype) {
+    case DType::f32:
+      if (!source.empty()) std::memcpy(target, source.data(), source.size_bytes());
+      return;
+    case DType::bf16:
+      std::transform(source.begin(), source.end(), words, float_to_bf16);
+      return;
+    case DType::f16:
+      std::transform(source.begin(), source.end(), words, float_to_f16);
+      return;
+    default:
+      NIBBLE_CHECK(false, "from_float to {}", dtype_name(dtype));
+  }
+}
+
+Matrix Matrix::zeros(int64_t rows, int64_t cols) {
+  Matrix m(rows, cols);
+  std::fill_n(m.data(), rows * cols, 0.0f);
+  return m;
+}
+
+}  // namespace nibble
