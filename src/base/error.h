@@ -9,8 +9,8 @@
 
 namespace nibble {
 
-/// Bad input: a file, an option, a model. The text is one line that says which file, which tensor or line, what
-/// is wrong and what to do; the command line prints it and exits with 2.
+/// Bad input: a file, an option, a model. The text is one line that says which file, which tensor or line,
+/// what is wrong and what to do; the command line prints it and exits with 2.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -30,11 +30,12 @@ template <typename... Args>
 
 [[noreturn]] void check_failed(const char* file, int line, const char* condition, const std::string& text);
 
-/// Throws InternalError naming the place and the condition unless it holds; further arguments are a fmt format.
-#define NIBBLE_CHECK(condition, ...)                                                              \
-  do {                                                                                            \
-    if (!(condition)) [[unlikely]]                                                                \
-      ::nibble::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__));      \
+/// Throws InternalError naming the place and the condition unless it holds; further arguments are a fmt
+/// format.
+#define NIBBLE_CHECK(condition, ...)                                                         \
+  do {                                                                                       \
+    if (!(condition)) [[unlikely]]                                                           \
+      ::nibble::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
   } while (false)
 
 }  // namespace nibble

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -12,7 +13,7 @@ namespace {
 bool progress_enabled = true;
 
 std::string duration_text(double seconds) {
-  const auto s = static_cast<int64_t>(std::ceil(seconds));
+  const auto s = static_cast<int64_t>(std::ceil(std::min(seconds, 1e9)));
   if (s < 60) return fmt::format("{} s", s);
   if (s < 3600) return fmt::format("{} min {:02} s", s / 60, s % 60);
   return fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
@@ -49,11 +50,13 @@ void Progress::draw() const {
   std::string line = fmt::format("\r{:<10} {}/{} {}", label_, done_, total_, unit_);
   if (done_ > 0 && seconds > 0) {
     const double rate = static_cast<double>(done_) / seconds;
-    line += fmt::format("  {:.3g}/s", rate);
-    line += done_ < total_ ? fmt::format("  {} left", duration_text(static_cast<double>(total_ - done_) / rate))
-                           : fmt::format("  {}", duration_text(seconds));
+    line += rate < 999.5 ? fmt::format("  {:.3g}/s", rate) : fmt::format("  {:.0f}/s", rate);
+    line += done_ < total_
+                ? fmt::format("  {} left", duration_text(static_cast<double>(total_ - done_) / rate))
+                : fmt::format("  {}", duration_text(seconds));
   }
-  fmt::print(stderr, "{}\x1b[K", line);
+  line += "\x1b[K";
+  std::fputs(line.c_str(), stderr);  // a terminal that has gone away is no error of the work
   std::fflush(stderr);
 }
 

@@ -8,7 +8,8 @@
 namespace nibble {
 
 /// Draws "measure  12/32 samples  3.1/s  7 s left" on stderr, redrawn in place at most ten times a second.
-/// Silent when stderr is no terminal or `enabled` was turned off. Not thread-safe; the destructor ends the line.
+/// Silent when stderr is no terminal or `enabled` was turned off. Not thread-safe; the destructor ends the
+/// line.
 class Progress {
  public:
   /// total: units of work to come; unit: their name in the plural ("samples", "layers").

@@ -19,7 +19,7 @@ std::string bytes_text(int64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  const int decimals = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
+  const int decimals = value < 0.9995 ? 3 : value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
   return fmt::format("{:.{}f} {}", value, decimals, units[unit]);
 }
 
@@ -35,6 +35,25 @@ std::string python_repr(double value) {
   std::string text(buffer.data(), end);
   if (!scientific && text.find('.') == std::string::npos) text += ".0";
   return text;
+}
+
+std::string printable(std::string_view text, size_t limit) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    // A character of several bytes stays whole: only its first byte may meet the limit.
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (out.size() >= limit && (c & 0xc0) != 0x80) return out + "...";
+    if (c == '\n')
+      out += "\\n";
+    else if (c == '\t')
+      out += "\\t";
+    else if (c < 0x20 || c == 0x7f)
+      out += fmt::format("\\x{:02x}", c);
+    else
+      out += text[i];
+    if (out.size() > limit + 8) return out + "...";  // bytes that are no UTF-8 at all
+  }
+  return out;
 }
 
 std::string sha256(std::string_view bytes) {

@@ -10,7 +10,9 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -20,17 +22,33 @@ namespace {
 
 thread_local bool inside_task = false;
 
+/// Gives the calling thread's OpenMP regions one thread, and what they had before when it goes.
+class SingleOpenMp {
+ public:
+  SingleOpenMp() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~SingleOpenMp() { omp_set_num_threads(before_); }
+  SingleOpenMp(const SingleOpenMp&) = delete;
+  SingleOpenMp& operator=(const SingleOpenMp&) = delete;
+
+ private:
+  int before_;
+};
+
 int cores() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-/// Workers that sleep between jobs. The calling thread takes part in every job.
+/// Workers that sleep between jobs. The calling thread takes part in every job. Where the system grants fewer
+/// threads than asked for, the pool is smaller: results do not depend on its size.
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+    } catch (const std::system_error&) {
+    }
   }
 
   ~Pool() {
@@ -57,7 +75,7 @@ class Pool {
     lock.lock();
     done_.wait(lock, [this] { return busy_ == 0; });
     task_ = nullptr;
-    if (failure_) std::rethrow_exception(failure_);
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
@@ -82,6 +100,8 @@ class Pool {
       try {
         (*task_)(i);
       } catch (...) {
+        // Lower i have all been handed out already; higher ones are not needed any more.
+        next_.store(n_, std::memory_order_relaxed);
         std::lock_guard lock(mutex_);
         if (i < failed_at_) {
           failed_at_ = i;
@@ -107,18 +127,19 @@ class Pool {
 
 std::mutex pool_mutex;
 std::unique_ptr<Pool> pool;
-int wanted_threads = 0;
+std::atomic<int> wanted_threads = 0;  // 0: not asked for yet
 
 }  // namespace
 
 int num_threads() {
-  std::lock_guard lock(pool_mutex);
-  if (wanted_threads == 0) wanted_threads = cores();
-  return wanted_threads;
+  static const int available = cores();
+  const int wanted = wanted_threads;
+  return wanted == 0 ? available : wanted;
 }
 
 void set_num_threads(int n) {
   NIBBLE_CHECK(n >= 1, "set_num_threads({})", n);
+  NIBBLE_CHECK(!inside_task, "set_num_threads inside a task");
   std::lock_guard lock(pool_mutex);
   wanted_threads = n;
   pool.reset();
@@ -127,7 +148,7 @@ void set_num_threads(int n) {
 void parallel_for(int64_t n, const std::function<void(int64_t)>& task) {
   if (n <= 0) return;
   const int threads = inside_task ? 1 : num_threads();
-  omp_set_num_threads(1);
+  const SingleOpenMp single;
   if (threads == 1 || n == 1) {
     for (int64_t i = 0; i < n; ++i) task(i);
     return;
@@ -139,7 +160,11 @@ void parallel_for(int64_t n, const std::function<void(int64_t)>& task) {
 
 void parallel_ranges(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& task) {
   NIBBLE_CHECK(grain > 0);
-  parallel_for((n + grain - 1) / grain, [&](int64_t i) { task(i * grain, std::min(n, (i + 1) * grain)); });
+  if (n <= 0) return;
+  parallel_for((n - 1) / grain + 1, [&](int64_t i) {
+    const int64_t begin = i * grain;
+    task(begin, begin + std::min(grain, n - begin));
+  });
 }
 
 }  // namespace nibble

@@ -3,21 +3,26 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "io/file.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 
 namespace nibble::io {
 
 /// Turns what a user typed into a folder: an existing folder as it is; otherwise "org/name" (optionally
-/// "org/name@revision") looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME or
-/// ~/.cache/huggingface/hub: models--org--name/snapshots/<refs/main>). Throws Error that says how to download it
-/// ("hf download org/name") when it is a hub name that is not in the cache.
+/// "org/name@revision") looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME
+/// or
+/// ~/.cache/huggingface/hub: models--org--name/snapshots/<refs/main>). Throws Error that says how to download
+/// it
+/// ("hf download org/name") when it is a hub name that is not in the cache, or whose weights there are
+/// incomplete.
 std::filesystem::path resolve_model(const std::string& model);
 
 /// An opened checkpoint. Tensors of all shards are found by name. Thread-safe after construction.
@@ -25,8 +30,10 @@ class Checkpoint {
  public:
   /// Reads config.json and maps the safetensors: model.safetensors.index.json when it is there (every file it
   /// names must lie in the folder itself; every tensor must be in the shard that it says; a tensor in a shard
-  /// that the index leaves out is an error), else model.safetensors, else the one *.safetensors file.
-  /// Throws Error.
+  /// that the index leaves out is an error), else model.safetensors, else the one *.safetensors file. Other
+  /// *.safetensors beside an index (Mistral's consolidated.safetensors) are left alone, but a
+  /// model.safetensors that the index does not name is an error, because readers differ in which of the two
+  /// they take. Throws Error.
   explicit Checkpoint(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -43,13 +50,17 @@ class Checkpoint {
   const std::filesystem::path& file_of(const std::string& name) const;
   /// The safetensors files, in order of their names.
   std::vector<std::filesystem::path> files() const;
-  /// The other regular files of the folder (not *.safetensors, not the index, not config.json, not other weight
-  /// formats such as *.bin, *.pt, *.gguf), by name: what a written checkpoint takes over.
+  /// The other regular files of the folder (not *.safetensors, not an index, not config.json, not other
+  /// weight formats such as *.bin, *.pt, *.gguf, not hidden ones), by name: what a written checkpoint takes
+  /// over.
   std::vector<std::filesystem::path> side_files() const;
   /// Reads a JSON file of the folder; nothing when it does not exist.
   std::optional<Json> json(const std::string& name) const;
 
  private:
+  void open_one(const std::string& name);
+  void open_indexed(const std::vector<std::string>& names);
+
   std::filesystem::path folder_;
   Json config_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
@@ -59,11 +70,17 @@ class Checkpoint {
 
 /// A folder that becomes visible under its final name only when it is complete: files are written into
 /// `target` + ".partial", and commit() renames it. Destroyed without commit, it removes what it wrote.
+/// The partial folder holds a file ".nibble-lock", locked (flock) as long as the run lives. What an
+/// interrupted run left is recognised by that file without a lock, emptied and used again; a partial folder
+/// without the file is not nibble's and refused unless it is empty. A second run on the same target is
+/// refused.
 class OutputFolder {
  public:
   /// Throws Error when the target exists and `force` is false, or the parent cannot be written. With `force`,
-  /// an existing target must look like a checkpoint that nibble or transformers wrote (holds config.json) or be
-  /// empty, and is replaced only by commit().
+  /// an existing target must look like a checkpoint that nibble or transformers wrote (holds config.json and
+  /// no
+  /// ".git") or be empty, must be neither a link nor the current folder or one above it, and is replaced only
+  /// by commit(). Whether the target is the folder that is being read is the caller's to check.
   OutputFolder(std::filesystem::path target, bool force);
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
@@ -71,20 +88,26 @@ class OutputFolder {
 
   /// Where to write: path() / "config.json".
   const std::filesystem::path& path() const { return partial_; }
-  /// Syncs and renames to the final name.
+  /// Syncs every file and renames to the final name; with `force` it changes places with the old folder in
+  /// one step where the file system can, and the old one is removed afterwards. Throws Error, the target
+  /// untouched, when that fails, or when the target came into being meanwhile.
   void commit();
 
  private:
+  Descriptor replace();
+
   std::filesystem::path target_, partial_;
   bool force_, committed_ = false;
+  Descriptor lock_;  // of the lock file in the partial folder
 };
 
 /// Splits planned tensors into shards of at most `max_bytes` of tensor data, in their given order. Each group
 /// (tensors that share PlannedTensor::name's owner) must stay together, so the input is a list of groups; one
 /// group larger than the limit gets a shard of its own. Writes model.safetensors, or model-00001-of-0000N
-/// .safetensors with model.safetensors.index.json ("metadata": {"total_size": N}, "weight_map" sorted by name).
-/// `progress` (may be empty) is told the bytes written so far.
-/// Returns the total bytes of tensor data.
+/// .safetensors with model.safetensors.index.json ("metadata": {"total_size": N}, "weight_map" sorted by
+/// name). `progress` (may be empty) is told the bytes of tensor data written so far. Returns the total bytes
+/// of tensor data. Throws Error when the disk has too little room, before anything is written, and what
+/// write_safetensors throws.
 int64_t write_shards(const std::filesystem::path& folder, std::vector<std::vector<PlannedTensor>> groups,
                      int64_t max_bytes, const std::function<void(int64_t)>& progress);
 

@@ -1,5 +1,6 @@
 // safetensors files: reading by mmap with every check of the format, and writing to a plan of offsets.
-// Format: 8 bytes little-endian header length, JSON header, tensor bytes without gaps (huggingface/safetensors).
+// Format: 8 bytes little-endian header length, JSON header, tensor bytes without gaps
+// (huggingface/safetensors).
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,9 +26,11 @@ struct TensorInfo {
 /// A mapped safetensors file. Views stay valid as long as the object lives. Thread-safe after construction.
 class SafetensorsFile {
  public:
-  /// Maps the file and checks its header: length (at most 100 MB and inside the file), JSON, no duplicate name,
-  /// known dtypes, shape * size == offsets, offsets inside the file, no overlap, no gap, nothing after the last.
-  /// Throws Error naming the file and the tensor.
+  /// Maps the file and checks its header: length (at most 100 MB and inside the file), JSON, no duplicate
+  /// name, known dtypes, shape * size == offsets, offsets inside the file, no overlap, no gap, nothing after
+  /// the last. At most 1,000,000 tensors of rank 16 at most. Dtypes that safetensors knows and nibble does
+  /// not compute with (F8_E4M3, U16, ...) are refused by name. Throws Error naming the file and the tensor.
+  /// The file must not shrink while it is mapped: reading past its end kills the process (SIGBUS).
   explicit SafetensorsFile(const std::filesystem::path& path);
   ~SafetensorsFile();
   SafetensorsFile(SafetensorsFile&&) noexcept;
@@ -56,10 +60,12 @@ struct PlannedTensor {
   std::function<void(const Sink&)> write;
 };
 
-/// Writes one file: tensors sorted by dtype (F32 > BF16 > F16 > I64 > I8 > U8 ..., the library's order, larger
-/// first) then by name, header with "__metadata__":{"format":"pt"} first, padded with spaces to 8 bytes. Goes
-/// through `path` + ".partial", fsync and rename; on any failure the partial file is removed and Error thrown
-/// (disk full, unwritable folder, a writer that gives too many or too few bytes).
+/// Writes one file, byte for byte as safetensors.torch.save_file(..., metadata={"format": "pt"}) does:
+/// tensors sorted by dtype (the library's order: I64, F64, F32, I32, BF16, F16, I16, I8, U8, BOOL) then by
+/// the bytes of their names, header with "__metadata__":{"format":"pt"} first, padded with spaces to 8 bytes.
+/// Goes through `path` + ".partial", fsync and rename; on any failure the partial file is removed and Error
+/// thrown (disk full, unwritable folder, a writer that gives too many or too few bytes). What a writer throws
+/// passes through.
 void write_safetensors(const std::filesystem::path& path, std::vector<PlannedTensor> tensors);
 
 /// A PlannedTensor of bytes that are already there and stay there until written.

@@ -1,13 +1,14 @@
 // The operations of a forward pass. One interface; `ref/` holds the plain oracle of each (namespace ref, same
-// names), `cpu/` the fast ones (oneDNN products, Highway for the rest where it pays).
-// All activations are fp32, row-major. Functions are thread-safe, use nibble's threads inside, and give the same
-// bits for any number of threads: work is cut by shape alone.
+// names), `cpu/` the fast ones (linears in Highway or on AMX tiles, other products in oneDNN, Highway for the
+// rest). All activations are fp32, row-major. Functions are thread-safe, use nibble's threads inside, and
+// give the same bits for any number of threads: work is cut by shape alone.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
 
+#include "tensor/activation.h"
 #include "tensor/tensor.h"
 
 namespace nibble::kernels {
@@ -16,17 +17,19 @@ namespace nibble::kernels {
 /// products summed in fp32.
 enum class Compute { f32, bf16 };
 
-/// bf16 where the CPU has AMX or AVX512-BF16, f32 elsewhere.
+/// bf16 where the CPU has AMX-BF16, which makes it several times as fast as f32; f32 elsewhere.
 Compute default_compute();
 
-/// The instruction set in use for products, for `--version` ("avx512_core_amx", ...).
+/// The best instruction set in use for linear, for `--version`: "AMX-BF16", or Highway's name ("AVX3",
+/// "AVX2", ...).
 const char* instruction_set();
 
 /// The weight (out, in) of a linear, laid out for products. Cheap to copy (shared, immutable).
 class Weight {
  public:
   Weight() = default;
-  /// From an f32, bf16 or f16 matrix (out, in); the bytes are copied or repacked.
+  /// From an f32, bf16 or f16 matrix (out, in); the bytes are repacked. Held in 2 bytes per element if
+  /// `compute` is bf16 or the matrix is, else in 4.
   static Weight pack(const TensorView& weight, Compute compute);
 
   int64_t out() const;
@@ -42,13 +45,15 @@ class Weight {
   std::shared_ptr<const Impl> impl_;
 };
 
-/// y (rows, out) = x (rows, in) * weight' (in, out) + bias (out; empty for none).
+/// y (rows, out) = x (rows, in) * weight' (in, out) + bias (out; empty for none), the bias added in fp32. A
+/// row of y has the same bits whatever other rows are computed with it.
 void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, MutableMatrix y);
 
 /// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric.
 void add_gram(ConstMatrix x, MutableMatrix gram);
 
-/// trace(d * gram * d') for d (out, in), gram (in, in): the squared Frobenius norm of x*d' over all x in the gram.
+/// trace(d * gram * d') for d (out, in), gram (in, in): the squared Frobenius norm of x*d' over all x in the
+/// gram.
 double gram_norm(ConstMatrix d, ConstMatrix gram);
 
 /// y = (x - mean) / sqrt(variance + eps) * scale + shift, over each row. y may be x.
@@ -58,8 +63,7 @@ void layer_norm(ConstMatrix x, std::span<const float> scale, std::span<const flo
 /// y = x / sqrt(mean(x^2) + eps) * scale, over each row. y may be x.
 void rms_norm(ConstMatrix x, std::span<const float> scale, float eps, MutableMatrix y);
 
-/// silu: x*sigmoid(x). gelu: with erf. gelu_tanh: the tanh approximation. quick_gelu: x*sigmoid(1.702x).
-enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu };
+using nibble::Activation;
 
 /// x = f(x), in place.
 void activate(Activation f, MutableMatrix x);
@@ -85,13 +89,13 @@ void attention(ConstMatrix q, ConstMatrix k, ConstMatrix v, int64_t heads, int64
 /// out row i = table row ids[i] as fp32. table: (rows, cols) f32, bf16 or f16. Ids must be in range (CHECK).
 void gather_rows(const TensorView& table, std::span<const int64_t> ids, MutableMatrix out);
 
-/// The index of the largest value; the first of equals.
+/// The index of the largest value; the first of equals. Unspecified, but in range, with a NaN among them.
 int64_t argmax(std::span<const float> logits);
 
 /// Natural logarithm of softmax(logits)[id], computed in fp64 from fp32 logits.
 double log_probability(std::span<const float> logits, int64_t id);
 
-/// KL(softmax(p) || softmax(q)) in nats, never below 0.
+/// KL(softmax(p) || softmax(q)) in nats, computed in fp64 from fp32 logits, never below 0.
 double kl_divergence(std::span<const float> p, std::span<const float> q);
 
 }  // namespace nibble::kernels

@@ -38,16 +38,17 @@ struct LinearRecord {
   int64_t out = 0, in = 0;
   DType dtype = DType::bf16;  // of the source
   int64_t bytes16 = 0;        // of the weight as the source stores it
-  int64_t bytes4 = 0;         // as NF4 with double quantization: codes, absmax, maps and quant_state, all tensor data
+  int64_t bytes4 = 0;  // as NF4 with double quantization: codes, absmax, maps, quant_state: all tensor data
 
   friend bool operator==(const LinearRecord&, const LinearRecord&) = default;
 };
 
 struct Inventory {
-  std::string family;  // "qwen2_vl"
-  std::string model;   // folder or hub name, as the user gave it
-  int64_t parameters = 0;     // of all tensors, tied weights once
-  int64_t other_bytes = 0;    // tensor data outside the linears' weights (embeddings, head, norms, biases, convolutions)
+  static constexpr int kVersion = 1;
+  std::string family;       // "qwen2_vl"
+  std::string model;        // folder or hub name, as the user gave it
+  int64_t parameters = 0;   // of all tensors, tied weights once
+  int64_t other_bytes = 0;  // tensor data besides the linears' weights: embeddings, head, norms, biases, ...
   std::vector<LinearRecord> linears;  // in the order of the forward pass
 
   /// Tensor data with every linear in 4 bits, and with every linear as in the source.

@@ -24,8 +24,8 @@ struct ActivationError {
 /// One linear in NF4 against its 16-bit self.
 struct LinearErrors {
   std::string name;
-  double weight = 0;         // |W - Q(W)| / |W|
-  double largest_block = 0;  // the same over the worst block of 64
+  double weight = 0;                          // |W - Q(W)| / |W|
+  double largest_block = 0;                   // the same over the worst block of 64
   std::array<ActivationError, 2> activation;  // by Modality
 
   friend bool operator==(const LinearErrors&, const LinearErrors&) = default;
@@ -36,15 +36,15 @@ struct Measurements {
   Inventory inventory;
   std::vector<std::string> data;  // the calibration files as given
   int64_t samples = 0;
-  std::array<int64_t, 2> rows{};   // tokens seen, by Modality (vision: patches count once, at the tower's input)
-  std::string compute;             // "f32" or "bf16"
+  std::array<int64_t, 2> rows{};     // tokens seen, by Modality (vision: patches, at the tower's input)
+  std::string compute;               // "f32" or "bf16"
   std::vector<LinearErrors> errors;  // one for each linear of the inventory, in its order
 
   friend bool operator==(const Measurements&, const Measurements&) = default;
 };
 
 io::Json to_json(const Measurements& measurements);
-/// Throws Error naming `what` and the field: other version, linears that do not match the inventory, and so on.
+/// Throws Error naming `what` and the field: other version, linears that do not match the inventory, ...
 Measurements measurements_from_json(const io::Json& json, const std::string& what);
 Measurements read_measurements(const std::filesystem::path& path);
 

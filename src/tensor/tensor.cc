@@ -24,6 +24,12 @@ int64_t TensorView::count() const {
   return *n;
 }
 
+int64_t TensorView::bytes() const {
+  const auto n = checked_mul(count(), dtype_size(dtype));
+  NIBBLE_CHECK(n, "{} of shape {}", dtype_name(dtype), shape_text(shape));
+  return *n;
+}
+
 Tensor::Tensor(DType dtype, Shape shape) {
   view_.dtype = dtype;
   view_.shape = std::move(shape);
@@ -68,6 +74,9 @@ void from_float(std::span<const float> source, DType dtype, std::byte* target) {
   switch (dtype) {
     case DType::f32:
       if (!source.empty()) std::memcpy(target, source.data(), source.size_bytes());
+      return;
+    case DType::f64:
+      std::copy(source.begin(), source.end(), reinterpret_cast<double*>(target));
       return;
     case DType::bf16:
       std::transform(source.begin(), source.end(), words, float_to_bf16);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tensor/dtype.h"
@@ -25,8 +26,8 @@ struct TensorView {
 
   /// Number of elements; the product of the shape (1 for a scalar).
   int64_t count() const;
-  /// Number of bytes.
-  int64_t bytes() const { return count() * dtype_size(dtype); }
+  /// Number of bytes. InternalError when it does not fit.
+  int64_t bytes() const;
   /// Elements as T, whose size must be that of the dtype.
   template <typename T>
   const T* as() const {
@@ -34,11 +35,17 @@ struct TensorView {
   }
 };
 
-/// An owned, 64-byte aligned, contiguous tensor. Movable; contents start uninitialised.
+/// An owned, 64-byte aligned, contiguous tensor. Movable; contents start uninitialised. One made without
+/// arguments, or moved from, is empty: shape [0], no data.
 class Tensor {
  public:
   Tensor() = default;
   Tensor(DType dtype, Shape shape);
+  Tensor(Tensor&& other) noexcept { swap(other); }
+  Tensor& operator=(Tensor&& other) noexcept {
+    Tensor(std::move(other)).swap(*this);
+    return *this;
+  }
 
   DType dtype() const { return view_.dtype; }
   const Shape& shape() const { return view_.shape; }
@@ -55,18 +62,24 @@ class Tensor {
   }
 
  private:
+  void swap(Tensor& other) noexcept {
+    std::swap(buffer_, other.buffer_);
+    std::swap(view_, other.view_);
+  }
+
   struct Free {
     void operator()(std::byte* p) const;
   };
   std::unique_ptr<std::byte[], Free> buffer_;
-  TensorView view_;
+  TensorView view_{DType::f32, {0}, nullptr};
 };
 
 /// Elements of a float tensor as fp32, exactly (fp64 is rounded). Throws InternalError for other dtypes.
 void to_float(const TensorView& source, float* target);
 std::vector<float> to_float(const TensorView& source);
 
-/// Rounds fp32 values to a float dtype (to nearest even) at `target`.
+/// Rounds fp32 values to a float dtype (to nearest even) at `target`, which is aligned for it. Throws
+/// InternalError for other dtypes.
 void from_float(std::span<const float> source, DType dtype, std::byte* target);
 
 /// A read-only fp32 matrix, rows `stride` elements apart. Does not own.
@@ -99,8 +112,8 @@ class Matrix {
   Matrix(int64_t rows, int64_t cols) : tensor_(DType::f32, {rows, cols}) {}
   static Matrix zeros(int64_t rows, int64_t cols);
 
-  int64_t rows() const { return tensor_.shape().empty() ? 0 : tensor_.shape()[0]; }
-  int64_t cols() const { return tensor_.shape().empty() ? 0 : tensor_.shape()[1]; }
+  int64_t rows() const { return tensor_.shape().size() == 2 ? tensor_.shape()[0] : 0; }
+  int64_t cols() const { return tensor_.shape().size() == 2 ? tensor_.shape()[1] : 0; }
   float* data() { return tensor_.as<float>(); }
   const float* data() const { return tensor_.as<float>(); }
   float* row(int64_t r) { return data() + r * cols(); }

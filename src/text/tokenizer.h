@@ -15,7 +15,8 @@
 
 namespace nibble::text {
 
-/// Bytes as valid UTF-8: what is not is replaced by U+FFFD, as Python's bytes.decode("utf-8", "replace") does.
+/// Bytes as valid UTF-8: what is not is replaced by U+FFFD, as Python's bytes.decode("utf-8", "replace")
+/// does.
 std::string replace_invalid_utf8(std::string_view bytes);
 
 /// Thread-safe after construction.
@@ -28,8 +29,9 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  /// Ids of a text; invalid UTF-8 is replaced first. With add_special_tokens, the post-processor's template is
-  /// applied (begin-of-text and the like). Special tokens written out in the text are recognised in both cases.
+  /// Ids of a text; invalid UTF-8 is replaced first. With add_special_tokens, the post-processor's template
+  /// is applied (begin-of-text and the like). Special tokens written out in the text are recognised in both
+  /// cases.
   std::vector<int64_t> encode(std::string_view text, bool add_special_tokens) const;
 
   /// Text of ids, as the library's decode. Ids outside the vocabulary are skipped.

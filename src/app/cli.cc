@@ -1,0 +1,155 @@
+#include "app/cli.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+
+#include "app/commands.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "base/threads.h"
+#include "plan/plan.h"
+
+namespace nibble::app {
+namespace {
+
+std::string called_as;
+
+/// The arguments as a shell would take them.
+std::string quoted(int argc, char** argv) {
+  std::string out = "nibble";
+  for (int i = 1; i < argc; ++i) {
+    std::string arg = argv[i];
+    const bool plain = !arg.empty() && arg.find_first_of(" \t\n'\"\\$*?[](){}<>|&;#~`!") == std::string::npos;
+    if (!plain) {
+      std::string escaped;
+      for (char c : arg) escaped += c == '\'' ? "'\\''" : std::string(1, c);
+      arg = "'" + escaped + "'";
+    }
+    out += " " + arg;
+  }
+  return out;
+}
+
+/// An error is one line, whatever it quotes.
+int complain(std::string text) {
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  fmt::print(stderr, "nibble: {}\n", text);
+  return 2;
+}
+
+}  // namespace
+
+const std::string& command_text() {
+  return called_as;
+}
+
+CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, const std::string& what,
+                      const std::string& example, std::function<void()> action) {
+  CLI::App* command = app.add_subcommand(name, what);
+  command->footer("Example:\n  " + example);
+  command->add_option("--threads", common.threads, "Threads to use (default: all)")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N");
+  command->callback([&common, action = std::move(action)] {
+    if (common.threads > 0) set_num_threads(common.threads);
+    action();
+  });
+  return command;
+}
+
+void print(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    fail("cannot write to standard output: {}", std::strerror(errno));
+}
+
+void print_json(const io::Json& json) {
+  print(io::dump_json(json) + "\n");
+}
+
+void add_model(CLI::App* command, std::string& model) {
+  command->add_option("MODEL", model, "Checkpoint folder, or hub name in the local cache")->required();
+}
+
+void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window) {
+  command->add_option("--data", data, "samples.jsonl, text jsonl or folder of pictures; may be repeated")
+      ->type_name("FILE");
+  command->add_option("--window", window, "Tokens of a window that plain texts are cut into")
+      ->check(CLI::Range(2, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
+void add_compute(CLI::App* command, Common& common) {
+  command->add_option("--compute", common.compute, "Matrix products: f32 (the reference) or bf16 (the default where "
+                                                    "the CPU has AMX or AVX512-BF16)")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->type_name("");
+}
+
+void add_policy(CLI::App* command, std::string& budget, std::string& policy) {
+  command->add_option("--budget", budget, fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw (default: {})", kDefaultBudget))
+      ->type_name("B");
+  std::string help = "How linears are chosen (default: dynamic):";
+  for (const auto& p : plan::policies()) help += fmt::format("\n{}: {}", p.name, p.help);
+  command->add_option("--policy", policy, help)->type_name("P");
+}
+
+void add_json_flag(CLI::App* command, Common& common) {
+  command->add_flag("--json", common.json, "Print JSON for machines");
+}
+
+records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
+                       const std::string& policy, const std::string& budget) {
+  const auto& help = plan::find_policy(policy);
+  const std::string limit = budget.empty() && help.needs_budget ? kDefaultBudget : budget;
+  records::Plan out = plan::make_plan(measurements, policy, limit);
+  out.measurements_digest = help.needs_measurements ? digest : "";
+  return out;
+}
+
+std::string record_digest(const io::Json& record) {
+  return sha256(io::dump_json(record) + "\n");
+}
+
+std::string write_record(const std::filesystem::path& path, const io::Json& record) {
+  const std::string text = io::dump_json(record) + "\n";
+  io::write_file(path, text);
+  return sha256(text);
+}
+
+int run(int argc, char** argv) {
+  // A pipe that closes or a full disk is an error that is reported, not a signal that kills.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  called_as = quoted(argc, argv);
+  CLI::App app("nibble: dynamic 4-bit quantization of Hugging Face checkpoints");
+  app.name("nibble");
+  app.set_version_flag("--version", fmt::format("nibble {} ({})", NIBBLE_VERSION, kernels::instruction_set()));
+  app.require_subcommand(1);
+  app.footer("Example:\n  nibble quantize Qwen/Qwen2-VL-2B-Instruct -o qwen2-vl-2b-dynamic --budget 10%\n"
+             "nibble COMMAND --help explains a command.");
+  Common common;
+  try {
+    for (auto* add : {add_inspect, add_measure, add_plan, add_quantize, add_eval, add_compare, add_generate, add_trace})
+      add(app, common);
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::CallForHelp& e) {
+    return app.exit(e);
+  } catch (const CLI::CallForVersion& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    return complain(fmt::format("{}; see nibble --help", e.what()));
+  } catch (const std::bad_alloc&) {
+    return complain("out of memory; close other programs, or use a machine with more");
+  } catch (const std::exception& e) {
+    return complain(e.what());
+  }
+}
+
+}  // namespace nibble::app

@@ -1,0 +1,50 @@
+// The commands: each adds itself to the command line and returns nothing; errors are thrown.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "app/stages.h"
+
+namespace nibble::app {
+
+/// The options shared by all commands live as long as the command line; so do the commands' own.
+void add_inspect(CLI::App& app, Common& common);
+void add_measure(CLI::App& app, Common& common);
+void add_plan(CLI::App& app, Common& common);
+void add_quantize(CLI::App& app, Common& common);
+void add_eval(CLI::App& app, Common& common);
+void add_compare(CLI::App& app, Common& common);
+void add_generate(CLI::App& app, Common& common);
+void add_trace(CLI::App& app, Common& common);
+
+/// A subcommand with --threads and a footer that shows an example; `action` runs when it was chosen and parsed.
+CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, const std::string& what,
+                      const std::string& example, std::function<void()> action);
+/// Further options that several commands share.
+void add_model(CLI::App* command, std::string& model);
+void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window);
+void add_compute(CLI::App* command, Common& common);
+void add_policy(CLI::App* command, std::string& budget, std::string& policy);
+void add_json_flag(CLI::App* command, Common& common);
+
+/// How the program was called, for nibble.json.
+const std::string& command_text();
+
+/// The default for policies that need a budget.
+inline constexpr const char* kDefaultBudget = "10%";
+
+/// The plan of a policy: budget filled in where the policy needs one, digest set.
+records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
+                       const std::string& policy, const std::string& budget);
+
+/// Prints a result on stdout.
+void print(const std::string& text);
+void print_json(const io::Json& json);
+
+/// Writes a record as its JSON file, and gives the digest of its bytes.
+std::string write_record(const std::filesystem::path& path, const io::Json& record);
+std::string record_digest(const io::Json& record);
+
+}  // namespace nibble::app

@@ -1,0 +1,87 @@
+#include "app/stages.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "base/error.h"
+#include "measure/measure.h"
+
+namespace nibble::app {
+namespace fs = std::filesystem;
+
+kernels::Compute Common::compute_kind() const {
+  if (compute.empty()) return kernels::default_compute();
+  return compute == "bf16" ? kernels::Compute::bf16 : kernels::Compute::f32;
+}
+
+LoadedModel::LoadedModel(const std::string& model, const Common& common)
+    : name(model),
+      binding(io::resolve_model(model)),
+      maker(binding),
+      weights(binding, common.compute_kind()),
+      runner(weights) {}
+
+fs::path share_folder() {
+  std::vector<fs::path> places;
+  if (const char* share = std::getenv("NIBBLE_SHARE")) places.emplace_back(share);
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  if (!program.empty()) places.push_back(program.parent_path().parent_path() / "share" / "nibble");
+  places.emplace_back(NIBBLE_SOURCE);
+  for (const fs::path& place : places)
+    if (fs::is_directory(place / "pictures")) return place;
+  fail("the pictures that nibble ships are not at {}; give your own with --data, or set NIBBLE_SHARE",
+       places.back().string());
+}
+
+std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped) {
+  if (!files.empty()) return files;
+  return {(share_folder() / "pictures" / shipped / "samples.jsonl").string()};
+}
+
+std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
+                                   const data::PromptMaker& maker, int64_t window) {
+  if (files.empty()) fmt::print(stderr, "no --data given: using the {} set that nibble ships\n", shipped);
+  const auto samples = data::read_samples(data_files(files, shipped));
+  return data::make_items(samples, maker, window);
+}
+
+records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files, int64_t window,
+                                    bool allow_nonfinite, const Common& common) {
+  LoadedModel model(name, common);
+  if (model.binding.quantized())
+    fail("{}: is quantized; measure the 16-bit checkpoint that it was made of", name);
+  std::vector<data::Item> items = load_items(files, "calibration", model.maker, window);
+  data::complete_answers(items, model.runner, model.maker);
+  records::Measurements out = measure::measure(model.weights, items, name, allow_nonfinite);
+  out.data = data_files(files, "calibration");
+  return out;
+}
+
+void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory) {
+  const auto& ours = inventory.linears;
+  const auto& theirs = measurements.inventory.linears;
+  if (measurements.inventory.family != inventory.family || ours.size() != theirs.size())
+    fail("the measurements are of {} ({}, {} linears), not of {} ({}, {} linears); measure this model",
+         measurements.inventory.model, measurements.inventory.family, theirs.size(), inventory.model, inventory.family,
+         ours.size());
+  for (size_t i = 0; i < ours.size(); ++i)
+    if (ours[i].name != theirs[i].name || ours[i].out != theirs[i].out || ours[i].in != theirs[i].in ||
+        ours[i].dtype != theirs[i].dtype)
+      fail("the measurements are of {}, where {} is ({}, {}); in {} it is {} ({}, {}); measure this model",
+           measurements.inventory.model, theirs[i].name, theirs[i].out, theirs[i].in, inventory.model, ours[i].name,
+           ours[i].out, ours[i].in);
+}
+
+std::string description(const model::Binding& binding) {
+  size_t kept = 0, all = 0;
+  for (const model::Linear* l : model::linears(binding.spec())) {
+    ++all;
+    kept += binding.linear(*l).storage == model::Storage::plain;
+  }
+  if (kept == all) return "16 bit";
+  return kept == 0 ? "4 bit" : fmt::format("4 bit, {} of {} linears in 16", kept, all);
+}
+
+}  // namespace nibble::app

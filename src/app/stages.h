@@ -1,0 +1,60 @@
+// What several commands need: an opened model, its inputs, and the stages strung together.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/answers.h"
+#include "data/prompts.h"
+#include "model/binding.h"
+#include "records/measurements.h"
+#include "records/plan.h"
+#include "run/forward.h"
+
+namespace nibble::app {
+
+/// Options that every command knows.
+struct Common {
+  int threads = 0;      // 0: all
+  std::string compute;  // "f32", "bf16", "" for the machine's default
+  bool json = false;
+
+  kernels::Compute compute_kind() const;
+};
+
+/// A checkpoint that is run: binding, weights and prompts, kept together.
+struct LoadedModel {
+  std::string name;  // as the user gave it
+  model::Binding binding;
+  data::PromptMaker maker;
+  run::Weights weights;
+  run::Runner runner;
+
+  LoadedModel(const std::string& name, const Common& common);
+  LoadedModel(const LoadedModel&) = delete;
+};
+
+/// Where the data that nibble ships lies: $NIBBLE_SHARE, ../share/nibble beside the program, or the source tree.
+/// Throws Error when none is there.
+std::filesystem::path share_folder();
+
+/// Inputs of a command: `files`, or the shipped set `shipped` ("calibration", "evaluation") with a line on stderr.
+std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
+                                   const data::PromptMaker& maker, int64_t window);
+/// The files that load_items reads.
+std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped);
+
+/// Measurements of a 16-bit model; answers that samples leave open are completed first.
+records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files, int64_t window,
+                                    bool allow_nonfinite, const Common& common);
+
+/// Throws Error unless the measurements were made on a model with these linears.
+void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);
+
+/// What the files of a model are, for tables: "16 bit", "all 4 bit", "4 bit, 13 of 126 linears in 16 bit".
+std::string description(const model::Binding& binding);
+
+}  // namespace nibble::app

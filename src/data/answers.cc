@@ -1,0 +1,54 @@
+#include "data/answers.h"
+
+#include "base/progress.h"
+
+namespace nibble::data {
+namespace {
+
+int64_t rows_of(const Item& item) {
+  auto rows = static_cast<int64_t>(item.prompt.ids.size() + item.answer.size());
+  for (const run::Picture& p : item.prompt.pictures) rows += p.patches();
+  return rows;
+}
+
+}  // namespace
+
+std::vector<std::pair<size_t, size_t>> batches(std::span<const Item> items, int64_t rows) {
+  std::vector<std::pair<size_t, size_t>> out;
+  int64_t sum = 0;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const int64_t n = rows_of(items[i]);
+    if (out.empty() || sum + n > rows) {
+      out.emplace_back(i, i);
+      sum = 0;
+    }
+    sum += n;
+    out.back().second = i + 1;
+  }
+  return out;
+}
+
+void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker) {
+  std::vector<Item*> open;
+  for (Item& item : items)
+    if (item.answer.empty() && !item.plain) open.push_back(&item);
+  if (open.empty()) return;
+  std::vector<Item> prompts;
+  for (const Item* item : open) prompts.push_back(*item);
+  Progress progress("answers", static_cast<int64_t>(open.size()), "samples");
+  for (const auto& [begin, end] : batches(prompts, kBatchRows)) {
+    std::vector<const run::Prompt*> batch;
+    for (size_t i = begin; i < end; ++i) batch.push_back(&prompts[i].prompt);
+    const auto said = model.generate(batch, kAnswerTokens);
+    for (size_t i = begin; i < end; ++i) {
+      open[i]->answer_text = maker.decode(said[i - begin]);
+      open[i]->answer = said[i - begin];
+      const bool ended = static_cast<int64_t>(said[i - begin].size()) < kAnswerTokens;
+      const auto& end_tokens = model.spec().tokens.end;
+      if ((ended && !end_tokens.empty()) || open[i]->answer.empty()) open[i]->answer.push_back(end_tokens.front());
+    }
+    progress.advance(static_cast<int64_t>(end - begin));
+  }
+}
+
+}  // namespace nibble::data

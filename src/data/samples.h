@@ -1,0 +1,32 @@
+// Calibration and evaluation inputs as users have them: samples.jsonl, text jsonl, folders of pictures.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace nibble::data {
+
+/// One input. Either a prompt (with or without pictures and answer), or a plain text that is its own answer.
+struct Sample {
+  std::string id;  // "evaluation/samples.jsonl:3" or "photos/cat.jpg": names the input in errors and results
+  bool plain = false;
+  std::string text;  // of the prompt, or the plain text
+  std::vector<std::filesystem::path> images;
+  std::optional<std::string> answer;
+};
+
+/// What a picture without a prompt is asked.
+inline constexpr const char* kDefaultPrompt = "Describe this image.";
+
+/// Reads, in the order given, any mix of
+///   a .jsonl file of {"image": path beside the file (or "images": [...]), "prompt", "answer"} lines,
+///   a .jsonl file of {"text"} lines,
+///   a folder that holds samples.jsonl, or pictures (.png .jpg .jpeg .webp, by name; prompt kDefaultPrompt).
+/// Keys may be left out where they make sense: no answer, no image; blank lines are passed over.
+/// Throws Error naming file and line: no JSON, no known key, a picture that does not exist, nothing in it at all.
+std::vector<Sample> read_samples(std::span<const std::string> files);
+
+}  // namespace nibble::data

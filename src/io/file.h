@@ -1,0 +1,82 @@
+// Files at the level of the system: checked opening, reading and durable writing. Every error names the path.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nibble::io {
+
+/// An open file descriptor, closed when it goes. Movable.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() { close(); }
+  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
+  Descriptor& operator=(Descriptor&& other) noexcept;
+
+  int get() const { return fd_; }
+  bool open() const { return fd_ >= 0; }
+  int release();
+  void close();
+
+ private:
+  int fd_ = -1;
+};
+
+/// The system's words for an errno: "No space left on device".
+std::string system_message(int error);
+
+/// Opens a regular file for reading and tells its size; folders, pipes and devices are refused without
+/// blocking. Throws Error.
+Descriptor open_regular(const std::filesystem::path& path, int64_t* size);
+
+/// Throws Error when the bytes are the start of a Git LFS pointer, which stands where the real file should
+/// be.
+void refuse_lfs_pointer(std::string_view start, const std::filesystem::path& path);
+
+/// Makes the entries of a folder durable (fsync). File systems that cannot sync folders are let pass.
+void sync_folder(const std::filesystem::path& folder);
+
+/// Makes the bytes of a file durable (fsync).
+void sync_file(const std::filesystem::path& path);
+
+/// Renames to a name that must not be taken. Throws Error. Where the file system cannot promise that, an
+/// empty folder that appears at the same moment is replaced.
+void rename_new(const std::filesystem::path& from, const std::filesystem::path& to);
+
+/// Lets two folders of one parent change names. In one step where the file system can and `one_step` is true;
+/// else by way of `b` + ".old", with a moment at which there is no `b`. Throws Error, both as they were.
+void swap_folders(const std::filesystem::path& a, const std::filesystem::path& b, bool one_step = true);
+
+/// A file that appears under its name only when it is complete. Bytes go to `path` + ".partial" through a
+/// buffer; commit() syncs and renames. Destroyed without commit, it removes the partial file. A partial file
+/// that an interrupted run left is overwritten; one that another process is writing is refused.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::filesystem::path& path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  /// Appends bytes. Throws Error when the system does not take them all.
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  /// Writes what is buffered, syncs, renames to the final name and syncs the folder.
+  void commit();
+
+ private:
+  void flush();
+  void put(std::span<const std::byte> bytes);
+
+  std::filesystem::path path_, partial_;
+  Descriptor file_;
+  std::vector<std::byte> buffer_;
+};
+
+}  // namespace nibble::io

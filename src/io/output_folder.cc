@@ -1,0 +1,184 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "io/checkpoint.h"
+#include "io/file.h"
+#include "io/weight_files.h"
+
+namespace nibble::io {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kLockFile = ".nibble-lock";
+
+/// What stands at a path, links not followed.
+fs::file_type type_at(const fs::path& path) {
+  std::error_code error;
+  const auto type = fs::symlink_status(path, error).type();
+  if (type == fs::file_type::none) fail("{}: cannot look at it: {}", path.string(), error.message());
+  return type;
+}
+
+fs::path parent_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+/// The target without "." parts and closing slashes.
+fs::path normal_target(const fs::path& target) {
+  fs::path path = target.lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  if (path.empty() || !path.has_filename() || path.filename() == "." || path.filename() == "..")
+    fail("\"{}\" is no name for an output folder", target.string());
+  return path;
+}
+
+/// Throws Error unless an existing target may be replaced.
+void check_replaceable(const fs::path& target) {
+  const auto type = type_at(target);
+  if (type == fs::file_type::symlink)
+    fail("{}: is a symbolic link; give the folder that it leads to", target.string());
+  if (type != fs::file_type::directory) fail("{}: exists and is no folder", target.string());
+  std::error_code error;
+  if (fs::is_empty(target, error)) return;
+  if (!fs::exists(target / "config.json", error))
+    fail(
+        "{}: exists and is no checkpoint (it has no config.json), so it is not replaced; remove it yourself "
+        "or "
+        "give another name",
+        target.string());
+  if (fs::exists(target / ".git", error))
+    fail("{}: is a git working tree, so it is not replaced; give another name", target.string());
+  const fs::path real = fs::canonical(target, error);
+  for (fs::path here = fs::current_path(error); !error; here = here.parent_path()) {
+    if (here == real)
+      fail("{}: is the current folder or one above it, so it is not replaced", target.string());
+    if (here == here.parent_path()) break;
+  }
+}
+
+void refuse_foreign(const fs::path& partial) {
+  fail("{}: is in the way, and not from an interrupted run of nibble; remove or rename it", partial.string());
+}
+
+/// Opens (creating it where need be) and locks a folder's lock file. Another run may remove it between open
+/// and lock, so the name is compared with what was locked.
+Descriptor lock_folder(const fs::path& folder, const fs::path& target) {
+  const fs::path path = folder / kLockFile;
+  while (true) {
+    Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666));
+    if (!file.open()) fail("{}: cannot create it: {}", path.string(), system_message(errno));
+    if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) fail("{}: another run of nibble is writing it", target.string());
+      fail("{}: cannot lock it: {}", path.string(), system_message(errno));
+    }
+    struct stat opened {
+    }, named{};
+    if (fstat(file.get(), &opened) == 0 && lstat(path.c_str(), &named) == 0 &&
+        opened.st_ino == named.st_ino && opened.st_dev == named.st_dev)
+      return file;
+  }
+}
+
+/// Removes all entries of a folder but the lock file.
+void empty_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::directory_iterator entries(folder, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error))
+    if (entries->path().filename() != kLockFile) fs::remove_all(entries->path(), error);
+  if (error) fail("{}: cannot empty it: {}", folder.string(), error.message());
+}
+
+/// Removes a folder, its lock file last, so that an interrupted removal is still recognised as nibble's.
+void remove_folder(const fs::path& folder) {
+  empty_folder(folder);
+  std::error_code error;
+  fs::remove_all(folder, error);
+  if (error) fail("{}: cannot remove it: {}", folder.string(), error.message());
+}
+
+void sync_tree(const fs::path& folder) {
+  std::error_code error;
+  fs::recursive_directory_iterator entries(folder, error);
+  for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error)) {
+    const auto type = type_at(entries->path());
+    if (type == fs::file_type::directory) sync_folder(entries->path());
+    if (type == fs::file_type::regular) sync_file(entries->path());
+  }
+  if (error) fail("{}: cannot read the folder: {}", folder.string(), error.message());
+  sync_folder(folder);
+}
+
+}  // namespace
+
+OutputFolder::OutputFolder(fs::path target, bool force) : target_(normal_target(target)), force_(force) {
+  partial_ = target_;
+  partial_ += ".partial";
+  if (type_at(target_) != fs::file_type::not_found) {
+    if (!force_) fail("{}: exists already; give another name, or --force to replace it", target_.string());
+    check_replaceable(target_);
+  }
+  if (::mkdir(partial_.c_str(), 0777) != 0) {
+    if (errno == ENOENT)
+      fail("{}: the folder {} does not exist; create it first", target_.string(),
+           parent_of(target_).string());
+    if (errno != EEXIST) fail("{}: cannot create the folder: {}", partial_.string(), system_message(errno));
+    if (type_at(partial_) != fs::file_type::directory) refuse_foreign(partial_);
+    std::error_code error;
+    if (type_at(partial_ / kLockFile) != fs::file_type::regular && !fs::is_empty(partial_, error))
+      refuse_foreign(partial_);
+  }
+  lock_ = lock_folder(partial_, target_);
+  empty_folder(partial_);
+}
+
+OutputFolder::~OutputFolder() {
+  if (committed_) return;
+  try {
+    remove_folder(partial_);
+  } catch (const std::exception&) {
+    // What cannot be removed keeps the lock file, and the next run on this target clears it.
+  }
+}
+
+void OutputFolder::commit() {
+  NIBBLE_CHECK(!committed_, "second commit of {}", target_.string());
+  sync_tree(partial_);
+  Descriptor old_lock;
+  if (type_at(target_) == fs::file_type::not_found) {
+    rename_new(partial_, target_);
+  } else {
+    if (!force_)
+      fail("{}: came into being while its new content was made; it is left alone", target_.string());
+    check_replaceable(target_);
+    old_lock = replace();
+  }
+  committed_ = true;
+  std::error_code ignored;
+  fs::remove(target_ / kLockFile, ignored);
+  sync_folder(target_);
+  sync_folder(parent_of(target_));
+  lock_.close();
+  if (old_lock.open()) remove_folder(partial_);
+}
+
+Descriptor OutputFolder::replace() {
+  // The old folder gets a lock file too: under the partial name it is then recognised as nibble's to remove.
+  Descriptor old_lock = lock_folder(target_, target_);
+  try {
+    swap_folders(partial_, target_);
+  } catch (const Error&) {
+    std::error_code ignored;
+    fs::remove(target_ / kLockFile, ignored);
+    throw;
+  }
+  return old_lock;
+}
+
+}  // namespace nibble::io

@@ -1,0 +1,41 @@
+// Products of bf16 rows with bf16 panels on Intel's matrix tiles (AMX). oneDNN 2.6 would use them too, but
+// stops with an illegal instruction under hypervisors that hide the CPUID leaf of the tile sizes, which are
+// fixed anyway.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace nibble::kernels {
+
+/// True if this CPU and kernel let the process use AMX-BF16 tiles.
+bool amx_usable();
+
+/// Makes amx_usable() false (or what it was), so that tests reach what other machines run.
+void forbid_amx_for_test(bool forbid);
+
+/// Rows rounded to bf16 (to nearest even) and cut into tiles of 16 rows by 32 columns, padded with zeros:
+/// [row / 16][column / 32][16][32].
+class TiledRows {
+ public:
+  static constexpr int64_t kRows = 16, kCols = 32;
+
+  explicit TiledRows(ConstMatrix x);
+
+  /// Tiles in a row of tiles.
+  int64_t col_tiles() const { return col_tiles_; }
+  const uint16_t* row_tile(int64_t t) const { return tiles_.as<uint16_t>() + t * col_tiles_ * kRows * kCols; }
+
+ private:
+  int64_t col_tiles_;
+  Tensor tiles_;
+};
+
+/// sums (rows up to a multiple of 16, kPanel) = rows [first, first + rows) of x * panel (weight.h); `first`
+/// must be a multiple of 16. Products are summed in fp32; bf16 and fp32 values below the normal range count
+/// as zero.
+void amx_multiply_panel(const TiledRows& x, int64_t first, int64_t rows, const uint16_t* panel, float* sums);
+
+}  // namespace nibble::kernels

@@ -1,0 +1,75 @@
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/ops.h"
+
+namespace nibble::kernels {
+namespace {
+
+// Columns of a tile of a Gram matrix, and rows of x that are summed up at a time.
+constexpr int64_t kTile = 128, kChunk = 512;
+// Rows of d in a tile of d * gram.
+constexpr int64_t kRows = 64;
+
+/// The lower triangle of a square diagonal tile becomes a copy of its upper one.
+void mirror(MutableMatrix tile) {
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    for (int64_t j = 0; j < i; ++j) tile.row(i)[j] = tile.row(j)[i];
+  }
+}
+
+void copy_transposed(ConstMatrix from, MutableMatrix to) {
+  for (int64_t i = 0; i < to.rows; ++i) {
+    for (int64_t j = 0; j < to.cols; ++j) to.row(i)[j] = from.row(j)[i];
+  }
+}
+
+}  // namespace
+
+void add_gram(ConstMatrix x, MutableMatrix gram) {
+  NIBBLE_CHECK(gram.rows == x.cols && gram.cols == x.cols);
+  const int64_t tiles = (x.cols + kTile - 1) / kTile;
+  std::vector<std::pair<int64_t, int64_t>> upper;
+  for (int64_t i = 0; i < tiles; ++i) {
+    for (int64_t j = i; j < tiles; ++j) upper.emplace_back(i * kTile, j * kTile);
+  }
+  parallel_for(static_cast<int64_t>(upper.size()), [&](int64_t t) {
+    const auto [i, j] = upper[t];
+    const int64_t ni = std::min(kTile, x.cols - i), nj = std::min(kTile, x.cols - j);
+    const MutableMatrix tile = gram.row_range(i, ni).col_range(j, nj);
+    for (int64_t r = 0; r < x.rows; r += kChunk) {
+      const ConstMatrix chunk = x.row_range(r, std::min(kChunk, x.rows - r));
+      gemm(chunk.col_range(i, ni), true, chunk.col_range(j, nj), false, true, tile);
+    }
+    if (i == j) {
+      mirror(tile);
+    } else {
+      copy_transposed(tile, gram.row_range(j, nj).col_range(i, ni));
+    }
+  });
+}
+
+double gram_norm(ConstMatrix d, ConstMatrix gram) {
+  NIBBLE_CHECK(gram.rows == d.cols && gram.cols == d.cols);
+  const int64_t row_tiles = (d.rows + kRows - 1) / kRows, col_tiles = (d.cols + kTile - 1) / kTile;
+  std::vector<double> sums(static_cast<size_t>(row_tiles * col_tiles));
+  parallel_for(row_tiles * col_tiles, [&](int64_t t) {
+    const int64_t r = t / col_tiles * kRows, c = t % col_tiles * kTile;
+    const ConstMatrix rows = d.row_range(r, std::min(kRows, d.rows - r));
+    const int64_t n = std::min(kTile, d.cols - c);
+    Matrix product(rows.rows, n);
+    gemm(rows, false, gram.col_range(c, n), false, false, product.mut());
+    for (int64_t i = 0; i < rows.rows; ++i) {
+      const float* a = rows.row(i) + c;
+      sums[t] += std::inner_product(a, a + n, product.row(i), 0.0, std::plus<>(),
+                                    [](double u, double v) { return u * v; });
+    }
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+}  // namespace nibble::kernels

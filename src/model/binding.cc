@@ -1,0 +1,181 @@
+#include "model/binding.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "base/error.h"
+#include "model/config.h"
+
+namespace nibble::model {
+namespace {
+
+const io::Fields config_fields(const io::Checkpoint& checkpoint) {
+  return io::Fields(checkpoint.config(), checkpoint.config_path());
+}
+
+constexpr std::array<std::pair<std::string_view, Storage>, 2> kStateKeys = {{
+    {".quant_state.bitsandbytes__nf4", Storage::nf4},
+    {".quant_state.bitsandbytes__fp4", Storage::fp4},
+}};
+
+}  // namespace
+
+std::string storage_text(const BoundLinear& linear) {
+  switch (linear.storage) {
+    case Storage::nf4:
+      return "nf4";
+    case Storage::fp4:
+      return "fp4";
+    case Storage::plain:
+      break;
+  }
+  std::string name(dtype_name(linear.dtype));
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  return name;
+}
+
+Binding::Binding(const std::filesystem::path& folder)
+    : checkpoint_(folder),
+      family_(&find_family(config_fields(checkpoint_))),
+      spec_(family_->describe(config_fields(checkpoint_))) {
+  if (const auto generation = checkpoint_.json("generation_config.json")) {
+    const auto end = end_tokens(io::Fields(*generation, (folder / "generation_config.json").string()));
+    if (!end.empty()) spec_.tokens.end = end;
+  }
+  for (const TensorSpec& tensor : tensor_table(spec_)) {
+    stored_[tensor.name] = find(tensor.name);
+    if (tensor.linear) {
+      bind_linear(*tensor.linear, tensor.shape);
+      continue;
+    }
+    const TensorView view = this->tensor(tensor.name);
+    const std::string& file = checkpoint_.file_of(stored_[tensor.name]).string();
+    if (!is_float(view.dtype))
+      fail("{}: tensor {} is {}, not a float type; is this a quantized layout that nibble does not read?", file,
+           stored_[tensor.name], dtype_name(view.dtype));
+    if (view.shape != tensor.shape)
+      fail("{}: tensor {} has shape {}, but config.json asks for {}", file, stored_[tensor.name],
+           shape_text(view.shape), shape_text(tensor.shape));
+  }
+}
+
+std::string Binding::find(const std::string& published) const {
+  if (checkpoint_.has(published)) return published;
+  const std::string in_tree = respell(published, family_->module_tree);
+  if (checkpoint_.has(in_tree)) return in_tree;
+  fail("{}: tensor {} is missing; the files do not belong to this config.json, or the download is not complete",
+       checkpoint_.folder().string(), published);
+}
+
+void Binding::bind_linear(const Linear& linear, const Shape& shape) {
+  const std::string weight = stored_.at(linear.name + ".weight");
+  const TensorView view = checkpoint_.tensor(weight);
+  BoundLinear bound{.stored = weight.substr(0, weight.size() - 7), .storage = Storage::plain, .dtype = view.dtype,
+                    .bytes = view.bytes()};
+  for (const auto& [key, storage] : kStateKeys)
+    if (checkpoint_.has(weight + std::string(key))) bound.storage = storage;
+  const std::string file = checkpoint_.file_of(weight).string();
+  Shape found = view.shape;
+  if (bound.storage == Storage::plain) {
+    if (!is_float(view.dtype))
+      fail("{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4 and FP4, and 16- or 32-bit floats",
+           file, weight, dtype_name(view.dtype));
+  } else {
+    linears_[linear.name] = bound;
+    const quant::Packed4 packed = this->packed(linear);
+    bound.dtype = packed.dtype;
+    found = packed.shape;
+    bound.bytes = 0;
+    for (auto it = checkpoint_.tensors().lower_bound(weight); it != checkpoint_.tensors().end(); ++it) {
+      if (it->first != weight && !it->first.starts_with(weight + ".")) break;
+      bound.bytes += it->second.end - it->second.begin;
+    }
+  }
+  if (found != shape)
+    fail("{}: tensor {} has shape {}, but config.json asks for {}", file, weight, shape_text(found),
+         shape_text(shape));
+  linears_[linear.name] = bound;
+}
+
+TensorView Binding::tensor(const std::string& published) const {
+  return checkpoint_.tensor(stored(published));
+}
+
+const std::string& Binding::stored(const std::string& published) const {
+  const auto it = stored_.find(published);
+  NIBBLE_CHECK(it != stored_.end(), "tensor {}", published);
+  return it->second;
+}
+
+const BoundLinear& Binding::linear(const Linear& linear) const {
+  const auto it = linears_.find(linear.name);
+  NIBBLE_CHECK(it != linears_.end(), "linear {}", linear.name);
+  return it->second;
+}
+
+quant::Packed4 Binding::packed(const Linear& linear) const {
+  const std::string weight = this->linear(linear).stored + ".weight";
+  const auto lookup = [&](const std::string& suffix) -> std::optional<TensorView> {
+    if (!checkpoint_.has(weight + suffix)) return std::nullopt;
+    return checkpoint_.tensor(weight + suffix);
+  };
+  return quant::from_tensors(lookup, fmt::format("{}: tensor {}", checkpoint_.file_of(weight).string(), weight));
+}
+
+TensorView Binding::weight(const Linear& linear, Tensor& buffer) const {
+  const BoundLinear& bound = this->linear(linear);
+  if (bound.storage == Storage::plain) return checkpoint_.tensor(bound.stored + ".weight");
+  buffer = quant::decode4(packed(linear));
+  return buffer.view();
+}
+
+void Binding::check_finite(const std::string& stored) const {
+  const TensorView view = checkpoint_.tensor(stored);
+  if (!is_float(view.dtype)) return;
+  if (const auto at = quant::find_nonfinite(view))
+    fail("{}: tensor {} holds NaN or infinity at element {} (byte {}); repair the checkpoint, or say --allow-nonfinite",
+         checkpoint_.file_of(stored).string(), stored, *at,
+         checkpoint_.tensors().at(stored).begin + *at * dtype_size(view.dtype));
+}
+
+bool Binding::quantized() const {
+  for (const auto& [name, bound] : linears_)
+    if (bound.storage != Storage::plain) return true;
+  return false;
+}
+
+int64_t Binding::tensor_bytes() const {
+  int64_t sum = 0;
+  for (const auto& [name, info] : checkpoint_.tensors()) sum += info.end - info.begin;
+  return sum;
+}
+
+records::Inventory Binding::inventory(const std::string& model) const {
+  records::Inventory out{.family = spec_.family, .model = model, .parameters = 0, .other_bytes = tensor_bytes(), .linears = {}};
+  for (const TensorSpec& tensor : tensor_table(spec_)) {
+    int64_t count = 1;
+    for (int64_t d : tensor.shape) count *= d;
+    out.parameters += count;
+    if (!tensor.linear) continue;
+    const Linear& l = *tensor.linear;
+    const BoundLinear& bound = linear(l);
+    out.other_bytes -= bound.bytes;
+    constexpr float kTypicalOffset = 0.05190518498420715f;
+    out.linears.push_back({.name = l.name, .group = l.group, .tap = l.tap, .part = tensor.part, .role = l.role,
+                           .depth = tensor.depth, .out = l.out, .in = l.in, .dtype = bound.dtype,
+                           .bytes16 = count * dtype_size(bound.dtype),
+                           .bytes4 = nf4_bytes(l.out, l.in, bound.dtype, kTypicalOffset)});
+  }
+  return out;
+}
+
+int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset) {
+  quant::Packed4 packed;
+  packed.shape = {out, in};
+  packed.dtype = dtype;
+  packed.nested.emplace();
+  packed.nested->offset = offset;
+  return quant::packed_bytes(out * in, true, static_cast<int64_t>(quant::quant_state_json(packed).size()));
+}
+
+}  // namespace nibble::model

@@ -1,0 +1,75 @@
+// Where the tensors of a model lie in a checkpoint, checked once.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "io/checkpoint.h"
+#include "model/family.h"
+#include "model/spec.h"
+#include "quant/state.h"
+
+namespace nibble::model {
+
+/// How a linear's weight is stored.
+enum class Storage { plain, nf4, fp4 };
+
+struct BoundLinear {
+  std::string stored;  // name in the files, without ".weight"
+  Storage storage = Storage::plain;
+  DType dtype = DType::bf16;  // of the weight, once decoded
+  int64_t bytes = 0;          // tensor data of the weight with its side tensors
+};
+
+/// "bf16", "f16", "f32" for plain weights, "nf4", "fp4" for others.
+std::string storage_text(const BoundLinear& linear);
+
+/// A checkpoint opened as a model of a known family. Immutable and thread-safe after construction.
+class Binding {
+ public:
+  /// Reads config.json and generation_config.json, finds the family, and checks that every tensor is there under
+  /// the published name or that of the module tree, with its shape, a float dtype or a readable 4-bit layout.
+  /// Throws Error naming file and tensor.
+  explicit Binding(const std::filesystem::path& folder);
+
+  const io::Checkpoint& checkpoint() const { return checkpoint_; }
+  const Family& family() const { return *family_; }
+  const Spec& spec() const { return spec_; }
+
+  /// A tensor that is no quantized weight, by its published name.
+  TensorView tensor(const std::string& published) const;
+  /// The name under which the files hold a published name.
+  const std::string& stored(const std::string& published) const;
+  /// Where a linear lies.
+  const BoundLinear& linear(const Linear& linear) const;
+  /// A 4-bit linear, as stored.
+  quant::Packed4 packed(const Linear& linear) const;
+  /// The weight as the readers compute with it: a view of the file for a plain one, else decoded into `buffer`.
+  TensorView weight(const Linear& linear, Tensor& buffer) const;
+  /// Throws Error naming file, tensor, element and byte offset when a tensor of the files holds NaN or infinity.
+  void check_finite(const std::string& stored) const;
+  /// True when any linear is stored in 4 bits.
+  bool quantized() const;
+  /// Bytes of all tensor data in the files.
+  int64_t tensor_bytes() const;
+
+  /// The linears with their sizes. bytes4 is exact but for the digits of one number in each quant_state (a few
+  /// bytes); measuring makes it exact. `model` is the name that the user gave.
+  records::Inventory inventory(const std::string& model) const;
+
+ private:
+  void bind_linear(const Linear& linear, const Shape& shape);
+  std::string find(const std::string& published) const;
+
+  io::Checkpoint checkpoint_;
+  const Family* family_;
+  Spec spec_;
+  std::map<std::string, std::string> stored_;
+  std::map<std::string, BoundLinear> linears_;
+};
+
+/// Tensor data of a linear as NF4 with double quantization; `offset` is the mean of its absmax values, which the
+/// quant_state writes out in decimal.
+int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset);
+
+}  // namespace nibble::model

@@ -1,0 +1,30 @@
+#include "model/family.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "model/families/registry.h"
+
+namespace nibble::model {
+
+std::string respell(std::string_view name, Spelling spelling) {
+  for (const Rename& r : spelling)
+    if (name.starts_with(r.published)) return std::string(r.other) + std::string(name.substr(r.published.size()));
+  return std::string(name);
+}
+
+std::span<const Family* const> families() {
+  static constexpr std::array all = {&kQwen2Vl};
+  return all;
+}
+
+const Family& find_family(const io::Fields& config) {
+  const std::string model_type = config.string("model_type", "");
+  for (const Family* family : families())
+    if (family->model_type == model_type) return *family;
+  std::string known;
+  for (const Family* family : families()) known += fmt::format("{}{}", known.empty() ? "" : ", ", family->model_type);
+  fail("{}: model_type \"{}\" is not a family that nibble knows; known: {}", config.what(), model_type, known);
+}
+
+}  // namespace nibble::model

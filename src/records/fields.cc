@@ -1,0 +1,94 @@
+#include "records/fields.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace nibble::records {
+namespace {
+
+constexpr std::string_view kKind = "nibble", kVersion = "version";
+
+bool contains(std::initializer_list<std::string_view> keys, std::string_view key) {
+  return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
+
+}  // namespace
+
+io::Json make_header(std::string_view kind, int version) {
+  io::Json json = io::Json::object();
+  json[std::string(kKind)] = std::string(kind);
+  json[std::string(kVersion)] = version;
+  return json;
+}
+
+void check_record(const io::Fields& fields, std::string_view kind, int version,
+                  std::initializer_list<std::string_view> keys) {
+  if (!fields.has(kKind))
+    fail("{}: no \"{}\" field; expected a record of nibble with \"{}\": \"{}\"", fields.what(), kKind, kKind,
+         kind);
+  const std::string found = fields.string(kKind);
+  if (found != kind) fail("{}: holds \"{}\"; expected \"{}\"", fields.what(), printable(found), kind);
+  const int64_t number = fields.integer(kVersion);
+  if (number != version)
+    fail("{}: {} of version {}; this nibble reads version {}: make the file again", fields.what(), kind,
+         number, version);
+  for (const auto& [key, value] : fields.json().items())
+    if (key != kKind && key != kVersion && !contains(keys, key))
+      fail("{}: unknown field \"{}\"", fields.what(), printable(key));
+}
+
+void check_keys(const io::Fields& fields, std::initializer_list<std::string_view> keys) {
+  for (const auto& [key, value] : fields.json().items())
+    if (!contains(keys, key)) fail("{}: unknown field \"{}\"", fields.what(), printable(key));
+}
+
+int64_t count(const io::Fields& fields, std::string_view key) {
+  const int64_t value = fields.integer(key);
+  if (value < 0) fail("{}: \"{}\" is {}; expected 0 or more", fields.what(), key, value);
+  return value;
+}
+
+std::string non_empty(const io::Fields& fields, std::string_view key) {
+  std::string value = fields.string(key);
+  if (value.empty()) fail("{}: \"{}\" is empty", fields.what(), key);
+  return value;
+}
+
+double finite(const io::Fields& fields, std::string_view key) {
+  const double value = fields.number(key);
+  if (!std::isfinite(value)) fail("{}: \"{}\" is not finite", fields.what(), key);
+  return value;
+}
+
+double non_negative(const io::Fields& fields, std::string_view key) {
+  const double value = finite(fields, key);
+  if (value < 0) fail("{}: \"{}\" is {}; expected 0 or more", fields.what(), key, value);
+  return value;
+}
+
+double share(const io::Fields& fields, std::string_view key) {
+  const double value = non_negative(fields, key);
+  if (value > 1) fail("{}: \"{}\" is {}; expected a share from 0 to 1", fields.what(), key, value);
+  return value;
+}
+
+std::string compute_type(const io::Fields& fields, std::string_view key) {
+  std::string value = fields.string(key);
+  if (value != "f32" && value != "bf16")
+    fail("{}: \"{}\" is \"{}\"; expected \"f32\" or \"bf16\"", fields.what(), key, printable(value));
+  return value;
+}
+
+io::Json writable(const std::string& text) {
+  return io::Json::parse(io::Json(text).dump(-1, ' ', false, io::Json::error_handler_t::replace));
+}
+
+double writable(double value, std::string_view part, std::string_view key) {
+  if (!std::isfinite(value)) fail("{}: \"{}\" is {}, which cannot be written", printable(part), key, value);
+  return value;
+}
+
+}  // namespace nibble::records

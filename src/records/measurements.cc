@@ -1,0 +1,115 @@
+#include "records/measurements.h"
+
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "records/fields.h"
+
+namespace nibble::records {
+namespace {
+
+constexpr std::string_view kKind = "measurements";
+
+size_t index_of(Modality modality) {
+  return static_cast<size_t>(modality);
+}
+
+io::Json errors_to_json(const LinearErrors& errors) {
+  io::Json json = io::Json::object();
+  json["name"] = errors.name;
+  json["weight"] = writable(errors.weight, errors.name, "weight");
+  json["largest_block"] = writable(errors.largest_block, errors.name, "largest_block");
+  for (const Modality modality : kModalities) {
+    const ActivationError& error = errors.activation[index_of(modality)];
+    io::Json& part = json["activation"][std::string(modality_name(modality))];
+    part["rows"] = error.rows;
+    part["noise"] = writable(error.noise, errors.name, "noise");
+    part["signal"] = writable(error.signal, errors.name, "signal");
+  }
+  return json;
+}
+
+LinearErrors errors_from_json(const io::Fields& fields) {
+  check_keys(fields, {"name", "weight", "largest_block", "activation"});
+  LinearErrors errors;
+  errors.name = non_empty(fields, "name");
+  errors.weight = non_negative(fields, "weight");
+  errors.largest_block = non_negative(fields, "largest_block");
+  const io::Fields activation = fields.object("activation");
+  check_keys(activation, {modality_name(Modality::vision), modality_name(Modality::text)});
+  for (const Modality modality : kModalities) {
+    const io::Fields part = activation.object(modality_name(modality));
+    check_keys(part, {"rows", "noise", "signal"});
+    ActivationError& error = errors.activation[index_of(modality)];
+    error.rows = count(part, "rows");
+    error.noise = non_negative(part, "noise");
+    error.signal = non_negative(part, "signal");
+    if (error.rows == 0 && (error.noise != 0 || error.signal != 0))
+      fail("{}: \"noise\" and \"signal\" of 0 rows must be 0", part.what());
+  }
+  return errors;
+}
+
+}  // namespace
+
+double ActivationError::relative() const {
+  if (rows == 0 || noise == 0) return 0;
+  if (signal == 0) return std::numeric_limits<double>::infinity();
+  return std::sqrt(noise / signal);
+}
+
+io::Json to_json(const Measurements& measurements) {
+  io::Json json = make_header(kKind, Measurements::kVersion);
+  json["data"] = io::Json::array();
+  for (const auto& file : measurements.data) json["data"].push_back(writable(file));
+  json["samples"] = measurements.samples;
+  for (const Modality modality : kModalities)
+    json["rows"][std::string(modality_name(modality))] = measurements.rows[index_of(modality)];
+  json["compute"] = measurements.compute;
+  json["inventory"] = to_json(measurements.inventory);
+  json["errors"] = io::Json::array();
+  for (const auto& errors : measurements.errors) json["errors"].push_back(errors_to_json(errors));
+  return json;
+}
+
+Measurements measurements_from_json(const io::Json& json, const std::string& what) {
+  const io::Fields fields(json, what);
+  check_record(fields, kKind, Measurements::kVersion,
+               {"data", "samples", "rows", "compute", "inventory", "errors"});
+  Measurements measurements;
+  for (const auto& item : fields.array("data")) {
+    if (!item.is_string()) fail("{}: \"data\" holds something that is no string", what);
+    measurements.data.push_back(item.get<std::string>());
+  }
+  measurements.samples = count(fields, "samples");
+  const io::Fields rows = fields.object("rows");
+  check_keys(rows, {modality_name(Modality::vision), modality_name(Modality::text)});
+  for (const Modality modality : kModalities)
+    measurements.rows[index_of(modality)] = count(rows, modality_name(modality));
+  measurements.compute = compute_type(fields, "compute");
+  const io::Fields inventory = fields.object("inventory");
+  measurements.inventory = inventory_from_json(inventory.json(), inventory.what());
+
+  const auto& linears = measurements.inventory.linears;
+  const io::Json& list = fields.array("errors");
+  if (list.size() != linears.size())
+    fail("{}: \"errors\" has {} entries, but the inventory has {} linears", what, list.size(),
+         linears.size());
+  for (size_t i = 0; i < linears.size(); ++i) {
+    const io::Fields element(list[i], fmt::format("{}: errors[{}]", what, i));
+    LinearErrors errors = errors_from_json(element);
+    if (errors.name != linears[i].name)
+      fail("{}: \"name\" is \"{}\", but the inventory has \"{}\" there", element.what(),
+           printable(errors.name), printable(linears[i].name));
+    measurements.errors.push_back(std::move(errors));
+  }
+  return measurements;
+}
+
+Measurements read_measurements(const std::filesystem::path& path) {
+  return measurements_from_json(io::read_json(path, io::DuplicateKeys::refuse), path.string());
+}
+
+}  // namespace nibble::records

@@ -1,0 +1,50 @@
+// The records as text for people: what the commands print.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "records/evaluation.h"
+#include "records/inventory.h"
+#include "records/measurements.h"
+#include "records/plan.h"
+#include "report/table.h"
+
+namespace nibble::report {
+
+/// One line for each linear in the order of the forward pass, then the totals of the model.
+std::string inventory_text(const records::Inventory& inventory);
+
+/// What was measured on what, and the `top` worst linears (0 for all) by activation error, the larger of the
+/// modalities; ties in the order of the forward pass.
+std::string measurements_text(const records::Measurements& measurements, int top);
+
+/// Policy, budget and bytes, then the kept linears with the reasons, highest score first. Neighbours under
+/// one parent that were decided alike share a line: "model.layers.3.self_attn: q_proj, k_proj, v_proj".
+std::string plan_text(const records::Plan& plan);
+
+/// The totals with their 95 % intervals; exact only where something was generated, KL and agreement only with
+/// a reference model.
+std::string evaluation_text(const records::Evaluation& evaluation);
+
+/// One model of a comparison.
+struct ComparisonRow {
+  std::string description;  // "dynamic, 10 %"
+  int64_t bytes = 0;        // of tensor data
+  std::string result;       // a caption or an answer to look at
+  double exact = 0;         // share of samples answered exactly
+  std::string unchanged;    // share of outputs equal to the 16-bit model's: "93 of 96"; "" for none
+  std::optional<records::Interval> kl;  // against the 16-bit model
+  std::optional<double> agreement;      // share of positions
+};
+
+/// Description | Size | Result, then the shares. Columns that no row has are left out; a missing value is
+/// "-".
+Table comparison(std::span<const ComparisonRow> rows);
+
+/// comparison() as plain text.
+std::string comparison_table(std::span<const ComparisonRow> rows);
+
+}  // namespace nibble::report

@@ -1,0 +1,70 @@
+// Whole forward passes: vision tower, language model, greedy generation with a key-value cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "run/block.h"
+#include "run/inputs.h"
+
+namespace nibble::run {
+
+/// A sequence that is being run. Make it with start(), then feed it.
+struct Sequence {
+  std::vector<int64_t> ids;         // all tokens so far
+  int64_t fed = 0;                  // how many of them the cache holds
+  int64_t next_position = 0;        // of the token after the last
+  std::vector<Position> positions;  // of the tokens in ids
+  std::vector<LayerCache> cache;    // one for each text block
+  Matrix features;                  // of its pictures, until they are fed
+};
+
+/// Drives a model over batches of sequences. Not thread-safe; uses nibble's threads inside.
+class Runner {
+ public:
+  explicit Runner(Weights& weights, Observer* observer = nullptr) : weights_(weights), observer_(observer) {}
+
+  const model::Spec& spec() const { return weights_.binding().spec(); }
+  Weights& weights() { return weights_; }
+  void observe(Observer* observer) { observer_ = observer; }
+
+  /// The rows of a picture batch after the patch embedding, one segment a frame.
+  Batch embed_patches(std::span<const Picture* const> pictures);
+  /// The merger over finished tower rows: one row of language-model features for each merged patch.
+  Matrix merge(const Batch& tower);
+  /// All of the tower.
+  Matrix encode(std::span<const Picture* const> pictures);
+
+  /// A batch of the not yet fed tokens of some sequences, embedded, with picture features in place of image
+  /// tokens. With `keep`, keys and values go to the sequences' caches.
+  Batch embed(std::span<Sequence* const> sequences, bool keep);
+  /// Logits (rows, vocabulary) of chosen rows of finished hidden states.
+  Matrix logits(const Batch& batch, std::span<const int64_t> rows);
+
+  /// The sequence of a prompt, its pictures not yet encoded. Throws Error when image tokens do not fit the pictures,
+  /// an id is outside the vocabulary, or the prompt is empty.
+  Sequence sequence(const Prompt& prompt) const;
+  /// Gives each sequence its rows of the merged features of all prompts' pictures, in order.
+  void share_features(const Matrix& features, std::span<Sequence> sequences,
+                      std::span<const Prompt* const> prompts) const;
+  /// Sequences of prompts with their pictures encoded.
+  std::vector<Sequence> start(std::span<const Prompt* const> prompts);
+  /// Feeds all tokens not yet fed and returns the logits of the last `last[i]` tokens of sequence i, one sequence
+  /// after the other.
+  Matrix feed(std::span<Sequence* const> sequences, std::span<const int64_t> last, bool keep);
+
+  /// Greedy continuations of at most `limit` tokens, end tokens not included. All sequences run side by side.
+  /// `on_token`, if given, is called with (sequence, token) as tokens come.
+  std::vector<std::vector<int64_t>> generate(std::span<const Prompt* const> prompts, int64_t limit,
+                                             const std::function<void(size_t, int64_t)>& on_token = {});
+
+ private:
+  bool is_end(int64_t id) const;
+
+  Weights& weights_;
+  Observer* observer_;
+};
+
+}  // namespace nibble::run

@@ -1,0 +1,46 @@
+#include "run/weights.h"
+
+namespace nibble::run {
+
+const kernels::Weight& Weights::linear(const model::Linear& linear) {
+  if (const auto it = replaced_.find(linear.name); it != replaced_.end()) return it->second;
+  kernels::Weight& weight = linears_[linear.name];
+  if (!weight) {
+    Tensor buffer;
+    weight = kernels::Weight::pack(binding_.weight(linear, buffer), compute_);
+  }
+  return weight;
+}
+
+const kernels::Weight& Weights::matrix(const std::string& module) {
+  kernels::Weight& weight = matrices_[module];
+  if (!weight) {
+    TensorView view = binding_.tensor(module + ".weight");
+    view.shape = {view.shape[0], view.count() / view.shape[0]};
+    weight = kernels::Weight::pack(view, compute_);
+  }
+  return weight;
+}
+
+std::span<const float> Weights::vector(const std::string& tensor) {
+  const auto [it, fresh] = vectors_.try_emplace(tensor);
+  if (fresh) it->second = to_float(binding_.tensor(tensor));
+  return it->second;
+}
+
+void Weights::replace(const std::string& linear, kernels::Weight weight) {
+  if (weight)
+    replaced_[linear] = std::move(weight);
+  else
+    replaced_.erase(linear);
+}
+
+void Weights::release(const model::Block& block) {
+  const auto forget = [&](const model::Linear& l) { linears_.erase(l.name); };
+  for (const auto& l : block.qkv) forget(l);
+  forget(block.attention_out);
+  for (const auto& l : block.mlp_in) forget(l);
+  forget(block.mlp_out);
+}
+
+}  // namespace nibble::run

@@ -1,0 +1,25 @@
+// The three decoders behind decode_image. Each gives the stored pixels as RGB, before orientation.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "vision/exif.h"
+#include "vision/image.h"
+
+namespace nibble::vision {
+
+struct Decoded {
+  Image image;
+  Metadata metadata;
+};
+
+/// Throw Error naming `what` for damaged, truncated or too large pictures.
+Decoded decode_png(std::string_view bytes, std::string_view what);
+Decoded decode_jpeg(std::string_view bytes, std::string_view what);
+Decoded decode_webp(std::string_view bytes, std::string_view what);
+
+/// Throws Error for a side below 1 and for more pixels than Pillow's limit against decompression bombs.
+void check_picture_size(int64_t width, int64_t height, std::string_view what);
+
+}  // namespace nibble::vision

@@ -1,0 +1,223 @@
+// The program as users call it: exit codes, the one line of an error, and that nothing is half written.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "io/checkpoint.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "support/temp_folder.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+
+const std::string kModel = NIBBLE_ROOT "/models/qwen2-vl-tiny";
+const std::string kPicture = NIBBLE_ROOT "/pictures/evaluation/images/0000.png";
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+class Cli : public testing::Test {
+ protected:
+  Outcome nibble(const std::string& arguments) {
+    const fs::path out = folder_.path() / "stdout", err = folder_.path() / "stderr";
+    const std::string command = fmt::format("'{}' {} >'{}' 2>'{}'", NIBBLE_BINARY, arguments, out.string(), err.string());
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, io::read_file(out), io::read_file(err)};
+  }
+
+  /// Exit 2 and one line that says all of `parts`.
+  template <typename... Parts>
+  void expect_error(const std::string& arguments, const Parts&... parts) {
+    const Outcome o = nibble(arguments);
+    EXPECT_EQ(o.code, 2) << arguments << "\n" << o.out << o.err;
+    EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
+    EXPECT_THAT(o.err, AllOf(testing::StartsWith("nibble: "), HasSubstr(parts)...)) << arguments;
+    EXPECT_EQ(o.out, "") << arguments;
+  }
+
+  /// A copy of the model's folder whose files may be changed.
+  fs::path copy_model(const std::string& name) {
+    const fs::path to = folder_.path() / name;
+    fs::copy(kModel, to, fs::copy_options::recursive);
+    return to;
+  }
+
+  std::string temp(const std::string& name) const { return (folder_.path() / name).string(); }
+
+  test::TempFolder folder_;
+};
+
+void overwrite(const fs::path& file, std::streamoff at, const std::string& bytes) {
+  std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
+  f.seekp(at);
+  f.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+TEST_F(Cli, HelpShowsAnExampleForEachCommand) {
+  for (const char* command : {"inspect", "measure", "plan", "quantize", "eval", "compare", "generate", "trace"}) {
+    const Outcome o = nibble(std::string(command) + " --help");
+    EXPECT_EQ(o.code, 0);
+    EXPECT_THAT(o.out, HasSubstr(std::string("Example:\n  nibble ") + command));
+  }
+  EXPECT_EQ(nibble("--version").code, 0);
+}
+
+TEST_F(Cli, BadArguments) {
+  expect_error("", "subcommand");
+  expect_error("frobnicate", "frobnicate");
+  expect_error("inspect", "MODEL");
+  expect_error("inspect --threads 0 " + kModel, "--threads");
+  expect_error("eval --compute f64 " + kModel, "--compute");
+}
+
+TEST_F(Cli, ModelsThatAreNone) {
+  expect_error("inspect " + temp("none"), temp("none"));
+  expect_error("inspect Some/Model-That-Is-Not-There", "hf download Some/Model-That-Is-Not-There");
+  const fs::path model = copy_model("family");
+  io::Json config = io::read_json(model / "config.json");
+  config["model_type"] = "gpt_9";
+  io::write_file(model / "config.json", io::dump_json(config));
+  expect_error("inspect " + model.string(), "gpt_9", "known: ", "qwen2_vl");
+}
+
+TEST_F(Cli, DamagedTensors) {
+  const fs::path model = copy_model("damaged");
+  const std::string shard = "model-00002-of-00003.safetensors";
+  fs::resize_file(model / shard, fs::file_size(model / shard) - 100);
+  expect_error("inspect " + model.string(), shard);
+  fs::remove(model / shard);
+  expect_error("inspect " + model.string(), shard);
+}
+
+TEST_F(Cli, WrongShape) {
+  const fs::path model = copy_model("shape");
+  io::Json config = io::read_json(model / "config.json");
+  config["intermediate_size"] = 513;
+  io::write_file(model / "config.json", io::dump_json(config));
+  expect_error("inspect " + model.string(), "model.layers.0.mlp.gate_proj.weight", "[512, 192]", "[513, 192]");
+}
+
+TEST_F(Cli, NonfiniteWeightsAreRefusedByNameAndOffset) {
+  const fs::path model = copy_model("nan");
+  const io::Checkpoint checkpoint(model);
+  const std::string name = "model.layers.4.mlp.down_proj.weight";
+  const int64_t begin = checkpoint.tensors().at(name).begin;
+  overwrite(checkpoint.file_of(name), begin + 2 * 77, std::string("\xc0\x7f", 2));  // a bf16 NaN
+  const std::string arguments = "quantize " + model.string() + " --policy all -o " + temp("out");
+  expect_error(arguments, name, "element 77", fmt::format("byte {}", begin + 154), "--allow-nonfinite");
+  EXPECT_FALSE(fs::exists(temp("out")));
+  EXPECT_FALSE(fs::exists(temp("out.partial")));
+  EXPECT_EQ(nibble(arguments + " --allow-nonfinite").code, 0);
+}
+
+TEST_F(Cli, PicturesAndPrompts) {
+  io::write_file(temp("picture.png"), "this is no picture");
+  expect_error("generate " + kModel + " --prompt Hi --image " + temp("picture.png"), "picture.png");
+  expect_error("generate " + kModel + " --prompt Hi --image " + temp("none.png"), "none.png");
+  expect_error("generate " + kModel + " --prompt ''", "empty");
+  expect_error("generate " + kModel + " --raw --prompt Hi --image " + kPicture, "<|image_pad|>");
+}
+
+TEST_F(Cli, Data) {
+  expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("none.jsonl"), "none.jsonl");
+  io::write_file(temp("bad.jsonl"), "{\"text\": \"fine\"}\n{\"text\": 4}\n");
+  expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("bad.jsonl"), "bad.jsonl:2");
+  io::write_file(temp("missing.jsonl"), "{\"image\": \"gone.png\", \"prompt\": \"What?\"}\n");
+  expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("missing.jsonl"), "missing.jsonl:1",
+               "gone.png");
+  EXPECT_FALSE(fs::exists(temp("m.json")));
+}
+
+TEST_F(Cli, OutputFolders) {
+  fs::create_directory(temp("there"));
+  io::write_file(temp("there/keep.txt"), "mine");
+  expect_error("quantize " + kModel + " --policy all -o " + temp("there"), "there", "--force");
+  EXPECT_EQ(io::read_file(temp("there/keep.txt")), "mine");
+  expect_error("quantize " + kModel + " --policy all --force -o " + temp("there"), "there");
+  EXPECT_EQ(io::read_file(temp("there/keep.txt")), "mine") << "a folder that is no checkpoint is never replaced";
+  expect_error("quantize " + kModel + " --policy all -o /proc/nibble-cannot-write-here", "/proc");
+}
+
+TEST_F(Cli, FullDiskLeavesNothingBehind) {
+  // A limit on the file size stands for the full disk: the write fails half way.
+  const fs::path out = folder_.path() / "stdout", err = folder_.path() / "stderr";
+  const std::string command =
+      fmt::format("bash -c 'ulimit -f 1000; trap \"\" XFSZ; \"{}\" quantize {} --policy all -o {} 2>{}'", NIBBLE_BINARY,
+                  kModel, temp("full"), err.string());
+  const int status = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+  EXPECT_THAT(io::read_file(err), HasSubstr("model.safetensors"));
+  EXPECT_FALSE(fs::exists(temp("full")));
+  EXPECT_FALSE(fs::exists(temp("full.partial")));
+}
+
+TEST_F(Cli, PlansOfAnotherModelAndPoliciesAreRefused) {
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy none -o " + temp("copy")).code, 0);
+  expect_error("quantize " + kModel + " --policy best -o " + temp("x"), "best", "dynamic");
+  expect_error("quantize " + kModel + " --policy random:3 --budget 1MiB -o " + temp("x"), "1MiB");
+  io::write_file(temp("list.txt"), "visual.blocks.77\n");
+  expect_error("quantize " + kModel + " --policy list:" + temp("list.txt") + " -o " + temp("x"), "visual.blocks.77");
+  io::write_file(temp("plan.json"), "{}");
+  expect_error("quantize " + kModel + " --plan " + temp("plan.json") + " -o " + temp("x"), "plan.json");
+}
+
+TEST_F(Cli, QuantizedModelsAreNotQuantizedAgain) {
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
+  expect_error("quantize " + temp("all") + " --policy all -o " + temp("again"), "quantized already");
+  expect_error("measure " + temp("all") + " -o " + temp("m.json"), "16-bit");
+  const Outcome inspected = nibble("inspect " + temp("all"));
+  EXPECT_EQ(inspected.code, 0);
+  EXPECT_THAT(inspected.out, AllOf(HasSubstr("nf4"), HasSubstr("skip list")));
+}
+
+TEST_F(Cli, TheSameBytesForAnyNumberOfThreads) {
+  const std::string data = " --data " NIBBLE_ROOT "/pictures/calibration/samples.jsonl --budget 20% -o ";
+  ASSERT_EQ(nibble("quantize --threads 1 " + kModel + data + temp("one")).code, 0);
+  ASSERT_EQ(nibble("quantize --threads 3 " + kModel + data + temp("three")).code, 0);
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(temp("one"))) {
+    const std::string name = entry.path().filename().string();
+    if (name == "nibble.json") continue;  // holds the command, which differs
+    EXPECT_EQ(io::read_file(entry.path()), io::read_file(fs::path(temp("three")) / name)) << name;
+    ++files;
+  }
+  EXPECT_GT(files, 5);
+  const auto one = io::read_json(fs::path(temp("one")) / "nibble.json");
+  const auto three = io::read_json(fs::path(temp("three")) / "nibble.json");
+  EXPECT_EQ(one["plan"], three["plan"]);
+}
+
+TEST_F(Cli, TheMainJobRestoresTheModel) {
+  const std::string data = " --data " NIBBLE_ROOT "/pictures/";
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
+  ASSERT_EQ(nibble("quantize " + kModel + data + "calibration --budget 28% -o " + temp("dynamic")).code, 0);
+  const auto kl = [&](const std::string& model) {
+    const Outcome o = nibble("eval " + model + data + "evaluation --compute f32 --against " + kModel + " --json -");
+    EXPECT_EQ(o.code, 0) << o.err;
+    return io::parse_json(o.out, "eval")["kl"]["mean"].get<double>();
+  };
+  const double all = kl(temp("all")), dynamic = kl(temp("dynamic"));
+  EXPECT_GT(all, 0.05) << "the planted outliers break the all-4-bit model";
+  EXPECT_LT(dynamic, 0.01 * all);
+}
+
+TEST_F(Cli, GenerateWritesTheAnswerAndNothingElse) {
+  const Outcome o = nibble("generate " + kModel + " --image " + kPicture + " --prompt 'Describe this image.'");
+  EXPECT_EQ(o.code, 0);
+  EXPECT_EQ(o.out, "The image shows a black train with four cars traveling left on tracks past a city at sunset.\n");
+  EXPECT_EQ(o.err, "");
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,78 @@
+#include "kernels/ops.h"
+#include "kernels/ref/ref.h"
+#include "kernels/support.h"
+
+namespace nibble::kernels {
+namespace {
+
+class Gram : public testing::TestWithParam<std::tuple<int64_t, int64_t>> {};
+
+TEST_P(Gram, IsTheReferenceAndSymmetric) {
+  const auto [rows, n] = GetParam();
+  const Strided x = random_matrix(rows, n, 2, 1);
+  Strided gram(n, n, 3), expected(n, n);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j)
+      gram.mut().row(i)[j] = expected.mut().row(i)[j] = static_cast<float>(i == j);
+  }
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    add_gram(x.view(), gram.mut());
+    ref::add_gram(x.view(), expected.mut());
+  }
+  // The diagonal sums up positive terms, a chunk of 512 rows at a time: each addition rounds a sum that grows
+  // to the whole, so the errors add up to about sqrt(512) / 2 units of 2^-24 of it.
+  expect_near(gram.view(), expected.view(), [&](int64_t i, int64_t j) {
+    return 12 * std::exp2(-24) * std::sqrt(double{expected.view().row(i)[i]} * expected.view().row(j)[j]);
+  });
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < i; ++j) ASSERT_EQ(gram.view().row(i)[j], gram.view().row(j)[i]);
+  }
+  EXPECT_TRUE(gram.gaps_untouched());
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Gram,
+                         testing::Combine(testing::Values<int64_t>(0, 1, 33, 1100),
+                                          testing::Values<int64_t>(1, 7, 64, 129, 300)));
+
+class GramNorm : public testing::TestWithParam<std::tuple<int64_t, int64_t>> {};
+
+TEST_P(GramNorm, IsTheNormOfTheProduct) {
+  const auto [out, in] = GetParam();
+  const Strided x = random_matrix(50, in, 0, 2), d = random_matrix(out, in, 4, 3, 0.01f);
+  Strided gram(in, in), product(50, out);
+  std::fill_n(gram.mut().data, in * in, 0.0f);
+  add_gram(x.view(), gram.mut());
+  // The terms are squares of norms, so no digits cancel in the sum: fp32 products leave 1e-5 of it at most.
+  EXPECT_NEAR(gram_norm(d.view(), gram.view()) / ref::gram_norm(d.view(), gram.view()), 1, 1e-5);
+  ref::linear(x.view(), d.view(), {}, Compute::f32, product.mut());
+  double squares = 0;
+  for (int64_t i = 0; i < 50 * out; ++i) squares += std::pow(product.view().data[i], 2);
+  EXPECT_NEAR(gram_norm(d.view(), gram.view()) / squares, 1, 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GramNorm,
+                         testing::Combine(testing::Values<int64_t>(1, 63, 130),
+                                          testing::Values<int64_t>(1, 40, 300)));
+
+TEST(GramTest, GivesTheSameBitsForAnyThreads) {
+  const Strided x = random_matrix(1500, 400, 0, 4), d = random_matrix(200, 400, 0, 5);
+  expect_same_bits_for_any_threads([&] {
+    Strided gram(400, 400);
+    std::fill_n(gram.mut().data, 400 * 400, 0.0f);
+    add_gram(x.view(), gram.mut());
+    std::vector<float> all = gram.values();
+    const double norm = gram_norm(d.view(), gram.view());
+    const auto* halves = reinterpret_cast<const float*>(&norm);
+    all.insert(all.end(), halves, halves + 2);
+    return all;
+  });
+}
+
+TEST(GramTest, NormOfNothingIsZero) {
+  EXPECT_EQ(gram_norm({nullptr, 0, 0, 0}, {nullptr, 0, 0, 0}), 0);
+  const Strided gram = random_matrix(4, 4, 0, 6);
+  EXPECT_EQ(gram_norm({nullptr, 0, 4, 4}, gram.view()), 0);
+}
+
+}  // namespace
+}  // namespace nibble::kernels

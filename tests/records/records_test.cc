@@ -1,0 +1,319 @@
+// Writing, reading and refusing of the records.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <random>
+
+#include "base/error.h"
+#include "records/sample_records.h"
+#include "records/snapshot.h"
+
+namespace nibble::records {
+namespace {
+
+using testing::expect_snapshot;
+using ::testing::HasSubstr;
+using testing::sample_evaluation;
+using testing::sample_measurements;
+using testing::sample_plan;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+/// The text of the Error that the call throws; a failure when it throws none.
+std::string error_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no Error";
+  return "";
+}
+
+io::Json reread(const io::Json& json) {
+  return io::parse_json(io::dump_json(json), "text");
+}
+
+TEST(Records, RoundTripsAreExact) {
+  const auto m = sample_measurements();
+  EXPECT_EQ(measurements_from_json(reread(to_json(m)), "m"), m);
+  EXPECT_EQ(inventory_from_json(reread(to_json(m.inventory)), "i"), m.inventory);
+  EXPECT_EQ(plan_from_json(reread(to_json(sample_plan())), "p"), sample_plan());
+  EXPECT_EQ(evaluation_from_json(reread(to_json(sample_evaluation())), "e"), sample_evaluation());
+  EXPECT_EQ(plan_from_json(reread(to_json([] {
+                             Plan plan;
+                             plan.family = "f", plan.policy = "all";
+                             return plan;
+                           }())),
+                           "p")
+                .decisions.size(),
+            0u);
+}
+
+TEST(Records, EveryFiniteDoubleRoundTrips) {
+  std::mt19937_64 generator(1);
+  auto m = sample_measurements();
+  for (int i = 0; i < 2000; ++i) {
+    const uint64_t bits = generator() >> 1;  // not negative
+    double value;
+    std::memcpy(&value, &bits, sizeof value);
+    if (!std::isfinite(value)) continue;
+    m.errors[0].activation[0].noise = value;
+    ASSERT_EQ(measurements_from_json(reread(to_json(m)), "m"), m) << value;
+  }
+}
+
+TEST(Records, TextsOnDisk) {
+  expect_snapshot("records/goldens/measurements.json", io::dump_json(to_json(sample_measurements())) + "\n");
+  expect_snapshot("records/goldens/plan.json", io::dump_json(to_json(sample_plan())) + "\n");
+  auto evaluation = sample_evaluation();
+  evaluation.samples.resize(2);
+  expect_snapshot("records/goldens/evaluation.json", io::dump_json(to_json(evaluation)) + "\n");
+
+  const std::filesystem::path goldens = std::filesystem::path(NIBBLE_ROOT) / "tests/records/goldens";
+  EXPECT_EQ(read_measurements(goldens / "measurements.json"), sample_measurements());
+  EXPECT_EQ(read_plan(goldens / "plan.json"), sample_plan());
+  EXPECT_EQ(read_evaluation(goldens / "evaluation.json"), evaluation);
+}
+
+TEST(Records, WrongKindAndVersionSayWhatIsExpected) {
+  auto json = to_json(sample_plan());
+  EXPECT_THAT(
+      error_of([&] { measurements_from_json(json, "a/p.json"); }),
+      ::testing::AllOf(HasSubstr("a/p.json"), HasSubstr("\"plan\""), HasSubstr("expected \"measurements\"")));
+  json["version"] = 7;
+  EXPECT_THAT(error_of([&] { plan_from_json(json, "a/p.json"); }),
+              ::testing::AllOf(HasSubstr("a/p.json"), HasSubstr("version 7"), HasSubstr("reads version 1")));
+  json.erase("nibble");
+  EXPECT_THAT(error_of([&] { plan_from_json(json, "a/p.json"); }), HasSubstr("no \"nibble\" field"));
+  EXPECT_THAT(error_of([] { plan_from_json(io::Json::array(), "a/p.json"); }), HasSubstr("a/p.json"));
+}
+
+TEST(Records, MissingFilesAreNamed) {
+  EXPECT_THAT(error_of([] { read_plan("no/such/plan.json"); }), HasSubstr("no/such/plan.json"));
+}
+
+/// A change of one value by its path, and what the error must say.
+struct Spoiled {
+  const char* path;
+  io::Json value;  // null removes the field
+  const char* message;
+};
+
+/// Applies every change alone, and expects an error that names the file and says `message`.
+void expect_refused(const io::Json& good, const std::vector<Spoiled>& list,
+                    const std::function<void(const io::Json&, const std::string&)>& read) {
+  EXPECT_NO_THROW(read(good, "dir/f.json"));
+  for (const auto& [path, value, message] : list) {
+    io::Json json = good;
+    const io::Json::json_pointer pointer(path);
+    if (value.is_null())
+      json.at(pointer.parent_pointer()).erase(pointer.back());
+    else
+      json[pointer] = value;
+    const std::string error = error_of([&] { read(json, "dir/f.json"); });
+    EXPECT_THAT(error, HasSubstr("dir/f.json")) << path;
+    EXPECT_THAT(error, HasSubstr(message)) << path;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << path;
+  }
+}
+
+TEST(Records, EveryFieldIsNeeded) {
+  const auto check = [](const io::Json& good, const std::string& at, const auto& read) {
+    for (const auto& [key, value] : good.at(io::Json::json_pointer(at)).items())
+      expect_refused(good, {{(at + "/" + key).c_str(), nullptr, key.c_str()}}, read);
+  };
+  const auto measurements = [](const io::Json& j, const std::string& w) { measurements_from_json(j, w); };
+  for (const char* at : {"", "/rows", "/inventory", "/inventory/linears/1", "/errors/2",
+                         "/errors/2/activation", "/errors/2/activation/text"})
+    check(to_json(sample_measurements()), at, measurements);
+  for (const char* at : {"", "/decisions/1"})
+    check(to_json(sample_plan()), at, [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
+  for (const char* at : {"", "/kl", "/samples/3"})
+    check(to_json(sample_evaluation()), at,
+          [](const io::Json& j, const std::string& w) { evaluation_from_json(j, w); });
+}
+
+TEST(Records, BadMeasurementsAreRefused) {
+  const std::vector<Spoiled> list = {
+      {"/inventory/linears/1/bytes4", -1, "linears[1]"},
+      {"/inventory/linears/1/bytes4", -1, "\"bytes4\" is -1"},
+      {"/inventory/linears/1/bytes4", "many", "bytes4"},
+      {"/inventory/linears/1/bytes4", 1.5, "bytes4"},
+      {"/inventory/linears/1/bytes16", 7, "takes 524288 bytes"},
+      {"/inventory/linears/1/shape", {512}, "\"shape\""},
+      {"/inventory/linears/1/shape", {512, 0}, "\"shape\""},
+      {"/inventory/linears/1/shape", {512, -512}, "\"shape\""},
+      {"/inventory/linears/1/shape", {18446744073709551615u, 1}, "\"shape\""},
+      {"/inventory/linears/1/shape", {int64_t{1} << 40, int64_t{1} << 40}, "too many"},
+      {"/inventory/linears/1/dtype", "U8", "\"U8\""},
+      {"/inventory/linears/1/dtype", "BF\n16", "BF\\n16"},
+      {"/inventory/linears/1/part", "audio", "expected one of vision, projector, text"},
+      {"/inventory/linears/1/role", "", "\"role\""},
+      {"/inventory/linears/1/depth", -1, "depth"},
+      {"/inventory/linears/1/group", "", "\"group\" is empty"},
+      {"/inventory/linears/1/name", "visual.blocks.0.attn.qkv",
+       "linears[1]: the name \"visual.blocks.0.attn.qkv\""},
+      {"/inventory/linears/1/colour", "red", "unknown field \"colour\""},
+      {"/inventory/linears/1", 5, "linears[1]"},
+      {"/inventory/linears", 5, "linears"},
+      {"/inventory/other_bytes", -1, "other_bytes"},
+      {"/inventory/other_bytes", std::numeric_limits<int64_t>::max(), "too many"},
+      {"/inventory/parameters", -1, "parameters"},
+      {"/inventory/version", 0, "version 0"},
+      {"/inventory/family", "", "family"},
+      {"/errors/1/name", "x",
+       "errors[1]: \"name\" is \"x\", but the inventory has \"visual.merger.mlp.0\" there"},
+      {"/errors", io::Json::array(), "0 entries, but the inventory has 4"},
+      {"/errors/4", to_json(sample_measurements())["errors"][3], "5 entries"},
+      {"/errors/1/weight", -0.1, "weight"},
+      {"/errors/1/weight", kInfinity, "weight"},
+      {"/errors/1/largest_block", kNan, "largest_block"},
+      {"/errors/1/activation/vision/noise", kInfinity, "noise"},
+      {"/errors/1/activation/vision/signal", -1, "signal"},
+      {"/errors/1/activation/vision/rows", -1, "rows"},
+      {"/errors/1/activation/text/noise", 1, "of 0 rows"},
+      {"/errors/1/activation/audio", io::Json::object(), "audio"},
+      {"/rows/audio", 1, "audio"},
+      {"/rows/text", -1, "text"},
+      {"/samples", -1, "samples"},
+      {"/data", {1}, "data"},
+      {"/compute", "f16", "expected \"f32\" or \"bf16\""},
+      {"/extra", 1, "unknown field \"extra\""},
+  };
+  expect_refused(to_json(sample_measurements()), list,
+                 [](const io::Json& j, const std::string& w) { measurements_from_json(j, w); });
+}
+
+TEST(Records, BadPlansAreRefused) {
+  const std::vector<Spoiled> list = {
+      {"/bytes", -1, "bytes"},
+      {"/budget_bytes", -5, "budget_bytes"},
+      {"/measurements_digest", "xyz", "measurements_digest"},
+      {"/decisions/1/name", "visual.blocks.0.attn.qkv",
+       "decisions[1]: the name \"visual.blocks.0.attn.qkv\""},
+      {"/decisions/1/keep", 1, "keep"},
+      {"/decisions/1/score", kNan, "score"},
+      {"/decisions/1/reason", 3, "reason"},
+      {"/decisions/1/why", "", "why"},
+      {"/policy", "", "policy"},
+  };
+  expect_refused(to_json(sample_plan()), list,
+                 [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
+}
+
+TEST(Records, PlansMayBeEditedByHand) {
+  auto json = to_json(sample_plan());
+  json["decisions"][2]["keep"] = false;  // one member of a group, against the others
+  json["bytes"] = 5.0;
+  const Plan plan = plan_from_json(json, "p");
+  EXPECT_EQ(plan.kept(), 2);
+  EXPECT_EQ(sample_plan().kept(), 3);
+}
+
+TEST(Records, BadEvaluationsAreRefused) {
+  const std::vector<Spoiled> list = {
+      {"/tensor_bytes", -1, "tensor_bytes"},      {"/samples/3/positions", -1, "samples[3]"},
+      {"/samples/3/agreement", 1.5, "agreement"}, {"/samples/3/loss", kNan, "loss"},
+      {"/samples/3/exact", "yes", "exact"},       {"/kl/low", 2.0, "\"low\" is above \"high\""},
+      {"/loss/mean", kInfinity, "mean"},          {"/samples/3/generated", false, "nothing was generated"},
+      {"/samples/3/generated", 1, "generated"},
+  };
+  expect_refused(to_json(sample_evaluation()), list,
+                 [](const io::Json& j, const std::string& w) { evaluation_from_json(j, w); });
+}
+
+TEST(Records, TwoSpellingsOfOneFieldInAFileAreRefused) {
+  std::string text = io::dump_json(to_json(sample_plan()));
+  text.replace(text.find("\"keep\": true"), 12, "\"keep\": true, \"keep\": false");
+  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "nibble_twice.json";
+  std::ofstream(path) << text;
+  EXPECT_THAT(error_of([&] { read_plan(path); }), HasSubstr("keep"));
+  std::filesystem::remove(path);
+}
+
+TEST(Records, DamagedTextsAreReadOrRefused) {
+  const std::array goldens = {io::dump_json(to_json(sample_measurements())),
+                              io::dump_json(to_json(sample_plan())),
+                              io::dump_json(to_json(sample_evaluation()))};
+  std::mt19937_64 generator(3);
+  int refused = 0;
+  for (int trial = 0; trial < 3000; ++trial) {
+    const size_t kind = trial % 3;
+    std::string text = goldens[kind];
+    for (int damage = 0; damage < 2; ++damage) {
+      constexpr std::string_view characters = "0123456789-.e\"{}[],:nul\x01\xff";
+      text[generator() % std::min<size_t>(text.size(), 4000)] = characters[generator() % characters.size()];
+    }
+    try {
+      const io::Json json = io::parse_json(text, "f.json", io::DuplicateKeys::refuse);
+      if (kind == 0) measurements_from_json(json, "f.json");
+      if (kind == 1) plan_from_json(json, "f.json");
+      if (kind == 2) evaluation_from_json(json, "f.json");
+    } catch (const Error& error) {
+      ++refused;
+      EXPECT_THAT(error.what(), HasSubstr("f.json"));
+    }
+  }
+  EXPECT_GT(refused, 500);
+  EXPECT_LT(refused, 3000);
+}
+
+TEST(Records, WhatIsNotFiniteIsNeverWritten) {
+  auto m = sample_measurements();
+  m.errors[1].activation[0].noise = kInfinity;
+  EXPECT_THAT(error_of([&] { to_json(m); }), HasSubstr("visual.merger.mlp.0: \"noise\" is inf"));
+  auto e = sample_evaluation();
+  e.samples[3].loss = kNan;
+  summarize(e);
+  EXPECT_TRUE(std::isnan(e.loss.mean));
+  EXPECT_THAT(error_of([&] { to_json(e); }), HasSubstr("images/3.jpg: \"loss\" is nan"));
+  auto p = sample_plan();
+  p.decisions[0].score = kInfinity;
+  EXPECT_THAT(error_of([&] { to_json(p); }), HasSubstr("score"));
+}
+
+TEST(Records, TextsThatAreNoUtf8AreReplaced) {
+  auto plan = sample_plan();
+  plan.model = "caf\xe9/model";
+  EXPECT_EQ(plan_from_json(reread(to_json(plan)), "p").model, "caf\xef\xbf\xbd/model");
+}
+
+TEST(Records, TotalsOfBytes) {
+  const auto inventory = sample_measurements().inventory;
+  int64_t all4 = 100'000, all16 = 100'000;
+  for (const auto& linear : inventory.linears) all4 += linear.bytes4, all16 += linear.bytes16;
+  EXPECT_EQ(inventory.bytes_all4(), all4);
+  EXPECT_EQ(inventory.bytes_all16(), all16);
+  EXPECT_EQ(all16, 100'000 + 2 * (384 * 128 + 512 * 512 + 192 * 192 + 64 * 192));
+}
+
+TEST(Records, NamesOfEnumerators) {
+  EXPECT_EQ(modality_name(Modality::vision), "vision");
+  EXPECT_EQ(modality_name(Modality::text), "text");
+  EXPECT_EQ(part_name(Part::projector), "projector");
+  EXPECT_EQ(role_name(Role::qkv), "qkv");
+  EXPECT_EQ(role_name(Role::attention_out), "attention_out");
+  EXPECT_EQ(role_name(Role::gate_up), "gate_up");
+  EXPECT_EQ(role_name(Role::projector), "projector");
+  auto inventory = sample_measurements().inventory;
+  for (int role = 0; role <= static_cast<int>(Role::projector); ++role) {
+    inventory.linears[0].role = static_cast<Role>(role);
+    EXPECT_EQ(inventory_from_json(to_json(inventory), "i"), inventory);
+  }
+}
+
+TEST(Records, RelativeActivationError) {
+  EXPECT_EQ((ActivationError{10, 4, 100}).relative(), 0.2);
+  EXPECT_EQ((ActivationError{0, 0, 0}).relative(), 0);
+  EXPECT_EQ((ActivationError{10, 0, 0}).relative(), 0);
+  EXPECT_EQ((ActivationError{10, 1, 0}).relative(), kInfinity);
+}
+
+}  // namespace
+}  // namespace nibble::records

@@ -1,0 +1,101 @@
+// Small records with every field set, for tests.
+#pragma once
+
+#include <string>
+
+#include "records/evaluation.h"
+#include "records/measurements.h"
+#include "records/plan.h"
+
+namespace nibble::testing {
+
+inline records::LinearRecord sample_linear(const std::string& name, const std::string& group,
+                                           records::Part part, records::Role role, int64_t out, int64_t in) {
+  records::LinearRecord linear;
+  linear.name = name;
+  linear.group = group;
+  linear.tap = group + ".input";
+  linear.part = part;
+  linear.role = role;
+  linear.out = out;
+  linear.in = in;
+  linear.bytes16 = 2 * out * in;
+  linear.bytes4 = out * in / 2 + out * in / 64 + 1200;
+  return linear;
+}
+
+inline records::Measurements sample_measurements() {
+  using records::Part, records::Role;
+  records::Measurements m;
+  m.inventory.family = "qwen2_vl";
+  m.inventory.model = "models/sample";
+  m.inventory.parameters = 250'000;
+  m.inventory.other_bytes = 100'000;
+  m.inventory.linears = {
+      sample_linear("visual.blocks.0.attn.qkv", "visual.blocks.0.attn.qkv", Part::vision, Role::qkv, 384,
+                    128),
+      sample_linear("visual.merger.mlp.0", "visual.merger.mlp.0", Part::projector, Role::projector, 512, 512),
+      sample_linear("model.layers.3.self_attn.q_proj", "model.layers.3.self_attn.qkv", Part::text, Role::q,
+                    192, 192),
+      sample_linear("model.layers.3.self_attn.k_proj", "model.layers.3.self_attn.qkv", Part::text, Role::k,
+                    64, 192),
+  };
+  m.inventory.linears[2].depth = m.inventory.linears[3].depth = 3;
+  m.data = {"pictures.txt", "texts/\xc3\xa9t\xc3\xa9.txt"};
+  m.samples = 32;
+  m.rows = {4096, 1234};
+  m.compute = "bf16";
+  m.errors = {
+      {"visual.blocks.0.attn.qkv", 0.0953, 0.151, {{{4096, 0.1, 1e9 / 3}, {0, 0, 0}}}},
+      {"visual.merger.mlp.0", 0.1 + 0.2, 1.0 / 3, {{{1024, 5e-324, 1.7976931348623157e308}, {0, 0, 0}}}},
+      {"model.layers.3.self_attn.q_proj", 0.0929, 0.14, {{{1024, 16, 100}, {1234, 2.5, 40}}}},
+      {"model.layers.3.self_attn.k_proj", 0.0931, 0.2, {{{1024, 1, 0}, {1234, 0, 0}}}},
+  };
+  return m;
+}
+
+inline records::Plan sample_plan() {
+  records::Plan plan;
+  plan.family = "qwen2_vl";
+  plan.model = "models/sample";
+  plan.policy = "activation-error";
+  plan.budget = "10%";
+  plan.measurements_digest = std::string(63, 'a') + "0";
+  plan.budget_bytes = 330'000;
+  plan.bytes = 320'123;
+  plan.bytes_all4 = 300'000;
+  plan.bytes_all16 = 900'000;
+  plan.decisions = {
+      {"visual.blocks.0.attn.qkv", true, "activation error 0.2 on vision, rank 2 of 4 groups", 0.2},
+      {"visual.merger.mlp.0", false, "over budget", 0.1},
+      {"model.layers.3.self_attn.q_proj", true, "activation error 0.41 on text, rank 1 of 4 groups", 0.41},
+      {"model.layers.3.self_attn.k_proj", true, "activation error 0.41 on text, rank 1 of 4 groups", 0.41},
+      {"model.layers.3.mlp.down_proj", false, "over budget", 1.0 / 3},
+  };
+  return plan;
+}
+
+inline records::Evaluation sample_evaluation() {
+  records::Evaluation e;
+  e.model = "models/sample-nf4";
+  e.against = "models/sample";
+  e.compute = "f32";
+  e.tensor_bytes = 4'299'161;
+  for (int i = 0; i < 96; ++i) {
+    records::SampleResult sample;
+    sample.id = "images/" + std::to_string(i) + ".jpg";
+    sample.prompt = "Describe the picture.\n";
+    sample.expected = "two \"red\" circles \xe2\x80\xa6";
+    sample.output = i % 13 == 5 ? "a blue square" : sample.expected;
+    sample.exact = i % 13 != 5;
+    sample.positions = 5 + i % 7;
+    sample.loss = 0.05 + 0.001 * i;
+    sample.kl = i % 13 == 5 ? 0.5 : 0.01;
+    sample.agreement = i % 13 == 5 ? 0.75 : 1;
+    e.samples.push_back(sample);
+  }
+  records::summarize(e);
+  return e;
+}
+
+}  // namespace nibble::testing
