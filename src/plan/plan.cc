@@ -181,12 +181,9 @@ void decide_dynamic(const Task& task, std::vector<Decision>& decisions) {
   std::vector<Ranked> ranked;
   std::vector<std::vector<Option>> options;
   for (const auto& group : task.groups) {
-    double harm = 0;
-    for (const size_t member : group.members) {
-      const double error = expected_error(task.measurements.errors[member]).error;
-      harm += error * error;
-    }
-    ranked.push_back({harm, error_text(largest_error(task, group, expected_error))});
+    const auto largest = largest_error(task, group, expected_error);
+    const double harm = largest.error * largest.error;
+    ranked.push_back({harm, error_text(largest)});
     options.push_back({{group.bytes4, 0}, {group.bytes16, harm}});
   }
   constexpr int64_t most = int64_t{1} << 61;

@@ -40,8 +40,8 @@ const PolicyHelp& find_policy(std::string_view policy);
 /// when above it).
 ///
 /// dynamic: the groups kept that together remove most of the predicted harm within the budget
-/// (choose_options); the harm of a group is the sum over its members of the square of the activation error,
-/// the larger of the modalities (of the weight error for a linear that calibration never reached).
+/// (choose_options); the harm of a group is the square of the largest activation error of its members, over
+/// both modalities (of the weight error for a linear that calibration never reached).
 ///
 /// The ranking policies keep groups in order of their score (for a group: the largest of its members;
 /// activation error: the larger of the modalities) while they fit, passing over a group that does not fit.

@@ -4,6 +4,7 @@
 #define HWY_TARGET_INCLUDE "quant/encode_simd.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/cache_control.h>
 
 #include <algorithm>
 #include <array>
@@ -80,10 +81,10 @@ class Ranks {
       // The low bits of guess + 1.5 * 2^23 are the nearest whole number.
       const VF shifted = hn::Add(guess, hn::Set(df, 12582912.0f));
       const VI low = hn::And(hn::BitCast(di, shifted), hn::Set(di, 15));
-      return hn::Add(low, above(y, lookup(low)));
+      return plus(low, y, lookup(low));
     } else {
       VI rank = hn::Zero(di);
-      for (size_t k = 0; k < kThresholds; ++k) rank = hn::Add(rank, above(y, hn::Set(df, table_[k])));
+      for (size_t k = 0; k < kThresholds; ++k) rank = plus(rank, y, hn::Set(df, table_[k]));
       return rank;
     }
   }
@@ -91,9 +92,15 @@ class Ranks {
  private:
   static constexpr bool kLookup = !HWY_HAVE_SCALABLE && hn::MaxLanes(DF()) >= 8;
 
-  static HWY_INLINE VI above(VF y, VF threshold) {
+  /// rank + (y > threshold).
+  static HWY_INLINE VI plus(VI rank, VF y, VF threshold) {
     const DI di;
-    return hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(y, threshold)), hn::Set(di, 1));
+    const auto above = hn::RebindMask(di, hn::Gt(y, threshold));
+#if HWY_TARGET <= HWY_AVX3
+    return hn::IfThenElse(above, hn::Add(rank, hn::Set(di, 1)), rank);
+#else
+    return hn::Sub(rank, hn::VecFromMask(di, above));
+#endif
   }
 
   HWY_INLINE VF lookup(VI index) const {
@@ -141,8 +148,8 @@ class Fp4Codes {
   HWY_INLINE VI rank(VF y) const {
     const DF df;
     const VF magnitude = hn::Abs(y);
-    const VF slope = hn::MulAdd(hn::Set(df, -5.0f), magnitude, hn::Set(df, 11.6f));
-    return ranks_.find(magnitude, hn::MulAdd(slope, magnitude, hn::Set(df, 0.42f - 0.5f)));
+    const VF slope = hn::MulAdd(hn::Set(df, -4.6f), magnitude, hn::Set(df, 11.2f));
+    return ranks_.find(magnitude, hn::Mul(slope, magnitude));
   }
 
   static HWY_INLINE VI sign(VF y, int32_t bit) {
@@ -153,43 +160,113 @@ class Fp4Codes {
   Ranks<7> ranks_{kFp4Thresholds};
 };
 
-/// The largest magnitude of a block; infinite or NaN when an element is.
+/// The magnitudes of 16 bytes of elements, as integers in the order of their values.
 template <class Load>
-HWY_INLINE float absmax_of(const std::byte* x, int64_t block) {
-  using T = std::conditional_t<Load::kSize == 2, int16_t, int32_t>;
-  const hn::CappedTag<T, 32> d;  // as many as the smallest block has
-  const auto magnitude = hn::Set(d, std::numeric_limits<T>::max());
-  auto largest = hn::Zero(d);
-  for (int64_t i = 0; i < block; i += static_cast<int64_t>(hn::Lanes(d)))
-    largest = hn::Max(largest, hn::And(load_bytes(d, x + static_cast<size_t>(i) * Load::kSize), magnitude));
-  const T bits = hn::GetLane(hn::MaxOfLanes(d, largest));
-  if constexpr (std::is_same_v<Load, LoadF32>) return std::bit_cast<float>(bits);
-  if constexpr (std::is_same_v<Load, LoadBf16>) return bf16_to_float(static_cast<uint16_t>(bits));
-  return f16_to_float(static_cast<uint16_t>(bits));
+using MagnitudeTag = hn::FixedTag<std::conditional_t<Load::kSize == 2, int16_t, int32_t>, 16 / Load::kSize>;
+
+/// The lane by lane maximum of all parts of v of 128 bits.
+template <class D, class V>
+HWY_INLINE auto fold(D d, V v) {
+  if constexpr (hn::MaxLanes(D()) * sizeof(hn::TFromD<D>) <= 16) {
+    return v;
+  } else {
+    const hn::Half<D> half;
+    return fold(half, hn::Max(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+
+/// The largest magnitudes of kBlocks consecutive blocks, repeated over a vector of 128 bits.
+template <class Load, size_t kBlocks>
+HWY_INLINE auto maxima(const std::byte* x, int64_t block) {
+  using D128 = MagnitudeTag<Load>;
+  using T = hn::TFromD<D128>;
+  if constexpr (kBlocks == 1) {
+    const std::conditional_t<HWY_HAVE_SCALABLE, D128, hn::CappedTag<T, 64 / sizeof(T)> > d;
+    const auto magnitude = hn::Set(d, std::numeric_limits<T>::max());
+    auto largest = hn::Zero(d);
+    for (int64_t i = 0; i < block; i += static_cast<int64_t>(hn::Lanes(d)))
+      largest = hn::Max(largest, hn::And(load_bytes(d, x + static_cast<size_t>(i) * sizeof(T)), magnitude));
+    return fold(d, largest);
+  } else {
+    // Parts of kBlocks / 2 maxima of the first half of the blocks, side by side with those of the second.
+    const D128 d;
+    const hn::Repartition<hwy::UnsignedFromSize<sizeof(T) * kBlocks / 2>, D128> parts;
+    const std::byte* second = x + kBlocks / 2 * static_cast<size_t>(block) * sizeof(T);
+    const auto a = hn::BitCast(parts, maxima<Load, kBlocks / 2>(x, block));
+    const auto b = hn::BitCast(parts, maxima<Load, kBlocks / 2>(second, block));
+    return hn::Max(hn::BitCast(d, hn::InterleaveLower(parts, a, b)),
+                   hn::BitCast(d, hn::InterleaveUpper(parts, a, b)));
+  }
+}
+
+/// Blocks whose absmax values are found together.
+template <class Load>
+inline constexpr int64_t kGroup = 16 / Load::kSize;
+
+/// The absmax values of a group of blocks, and their reciprocals.
+template <class Load>
+HWY_INLINE void scales(const std::byte* x, int64_t block, float* absmax, float* inverse) {
+  const hn::FixedTag<float, 4> d;
+  const MagnitudeTag<Load> magnitudes;
+  HWY_ALIGN hn::TFromD<MagnitudeTag<Load> > largest[kGroup<Load>];
+  hn::Store(maxima<Load, kGroup<Load> >(x, block), magnitudes, largest);
+  for (size_t i = 0; i < kGroup<Load>; i += 4) {
+    const auto v = Load::load(d, reinterpret_cast<const std::byte*>(largest + i));
+    hn::StoreU(v, d, absmax + i);
+    hn::StoreU(hn::Div(hn::Set(d, 1.0f), v), d, inverse + i);
+  }
+}
+
+/// Stores the low bytes of a, then those of b.
+HWY_INLINE void store_bytes(VI a, VI b, uint8_t* to) {
+#if HWY_HAVE_SCALABLE
+  const hn::Rebind<uint8_t, DI> d8;
+  hn::StoreU(hn::DemoteTo(d8, a), d8, to);
+  hn::StoreU(hn::DemoteTo(d8, b), d8, to + hn::Lanes(d8));
+#else
+  const hn::Repartition<int16_t, DI> d16;
+  const hn::Rebind<uint8_t, decltype(d16)> d8;
+  const hn::Repartition<uint32_t, decltype(d8)> d32;
+  // Four bytes of a and four of b by turns, unless a vector has four lanes.
+  const auto mixed = hn::BitCast(d32, hn::DemoteTo(d8, hn::ReorderDemote2To(d16, a, b)));
+  if constexpr (hn::MaxLanes(DI()) == 4) {
+    hn::StoreU(hn::BitCast(d8, mixed), d8, to);
+  } else {
+    constexpr bool kWide = hn::MaxLanes(DI()) == 16;
+    HWY_ALIGN static constexpr uint32_t kOrder[8] = {0, 2, kWide ? 4 : 1, kWide ? 6 : 3, 1, 3, 5, 7};
+    const auto in_order = hn::TableLookupLanes(mixed, hn::SetTableIndices(d32, kOrder));
+    hn::StoreU(hn::BitCast(d8, in_order), d8, to);
+  }
+#endif
 }
 
 template <class Load, class Codes>
 void encode(const std::byte* weight, Format format, int64_t block, int64_t blocks, uint8_t* codes,
             float* absmax) {
   const DF df;
-  const hn::Rebind<uint8_t, DF> d8;
-  const int64_t step = 2 * static_cast<int64_t>(hn::Lanes(df));
+  const auto lanes = static_cast<int64_t>(hn::Lanes(df));
   const Codes coder;
+  const int64_t kAhead=getenv("AH")?atoll(getenv("AH")):4096;
+  HWY_ALIGN float inverse[kGroup<Load>];
   for (int64_t b = 0; b < blocks; ++b, codes += block / 2) {
     const std::byte* x = weight + static_cast<size_t>(b * block) * Load::kSize;
-    absmax[b] = absmax_of<Load>(x, block);
+    const int64_t in_group = b % kGroup<Load>;
+    for (int64_t ahead = 0; ahead < block * static_cast<int64_t>(Load::kSize); ahead += 64) hwy::Prefetch(x + kAhead + ahead);
+    const bool whole = b - in_group + kGroup<Load> <= blocks && block >= 4 * lanes;
+    if (whole && in_group == 0) scales<Load>(x, block, absmax + b, inverse);
     // Outside of these the reciprocal or an element is infinite or NaN.
-    if (!(absmax[b] >= std::numeric_limits<float>::min() && absmax[b] <= std::numeric_limits<float>::max())) {
+    constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric_limits<float>::max();
+    if (!whole || !(absmax[b] >= kLeast && absmax[b] <= kMost)) {
       absmax[b] = encode_plain(x, Load::kType, format, block, codes);
       continue;
     }
-    const VF inverse = hn::Set(df, 1.0f / absmax[b]);
-    for (int64_t i = 0; i < block; i += step) {
+    const VF scale = hn::Set(df, inverse[in_group]);
+    const auto pack = [&](int64_t at) HWY_ATTR {
       VF even, odd;
-      load_pairs<Load>(x + static_cast<size_t>(i) * Load::kSize, even, odd);
-      const VI bytes = coder.pack(hn::Mul(even, inverse), hn::Mul(odd, inverse));
-      hn::StoreU(hn::DemoteTo(d8, bytes), d8, codes + i / 2);
-    }
+      load_pairs<Load>(x + static_cast<size_t>(at) * Load::kSize, even, odd);
+      return coder.pack(hn::Mul(even, scale), hn::Mul(odd, scale));
+    };
+    for (int64_t i = 0; i < block; i += 4 * lanes) store_bytes(pack(i), pack(i + 2 * lanes), codes + i / 2);
   }
 }
 

@@ -26,10 +26,12 @@ std::string escaped(char32_t c) {
   return fmt::format("\\x{{{:x}}}", static_cast<uint32_t>(c));
 }
 
-/// A quantifier for ICU, and whether its repetitions as a whole may be left out.
+/// A quantifier for ICU, greedy or lazy; whether its repetitions as a whole may be left out, and whether they
+/// are kept once they matched.
 struct Repeat {
   std::string text;
   bool optional = false;
+  bool possessive = false;
 };
 
 class Translator {
@@ -379,7 +381,9 @@ class Translator {
       return escaped_code_point();
     };
     const char32_t low = item();
-    const bool range = next_is("-") && !next_is("-]") && !next_is("-[") && !next_is("-&&");
+    // Oniguruma drops both characters.
+    if (next_is("-[")) wrong("has a range that ends with a nested class");
+    const bool range = next_is("-") && !next_is("-]") && !next_is("-&&");
     if (!literal) {
       if (range) wrong("has a range that begins with a class");
       return;
@@ -407,6 +411,8 @@ class Translator {
       if (!atom.repeatable) wrong("repeats something without length");
       atom.text = (any ? "(?:" + atom.text + ")" : atom.text) + repeat->text;
       if (repeat->optional) atom.text = "(?:" + atom.text + ")?";
+      // ICU's own possessive loops do not end where what they repeat matches nothing.
+      if (repeat->possessive) atom.text = "(?>" + atom.text + ")";
       any = true;
     }
     return any;
@@ -417,7 +423,10 @@ class Translator {
   /// '+' after one is a quantifier of its own.
   std::optional<Repeat> quantifier() {
     for (const std::string_view sign : {"*", "+", "?"})
-      if (take(sign)) return Repeat{fmt::format("{}{}", sign, take("?") ? "?" : take("+") ? "+" : "")};
+      if (take(sign)) {
+        const bool lazy = take("?");
+        return Repeat{fmt::format("{}{}", sign, lazy ? "?" : ""), false, !lazy && take("+")};
+      }
     return next_is("{") ? interval() : std::nullopt;
   }
 
@@ -435,7 +444,7 @@ class Translator {
     if (std::max(low.value_or(0), high.value_or(0)) > kMaxRepeat) wrong("repeats more than 100000 times");
     if (high && *high < low.value_or(0)) wrong("has a {low,high} with low above high");
     // {n}? is not lazy: it makes the n repetitions optional. {n,n}? is lazy.
-    if (!comma) return Repeat{fmt::format("{{{}}}", *low), take("?")};
+    if (!comma) return Repeat{fmt::format("{{{}}}", *low), take("?"), false};
     const std::string end = high ? fmt::to_string(*high) : "";
     return Repeat{fmt::format("{{{},{}}}{}", low.value_or(0), end, take("?") ? "?" : "")};
   }

@@ -1,5 +1,6 @@
 #include "vision/exif.h"
 
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -43,30 +44,28 @@ class TiffReader {
   bool big_endian_;
 };
 
+/// Types of values in a TIFF directory.
+enum TiffType {
+  tiff_byte = 1,
+  tiff_ascii,
+  tiff_short,
+  tiff_long,
+  tiff_rational,
+  tiff_signed_byte,
+  tiff_undefined,
+  tiff_signed_short,
+  tiff_signed_long,
+  tiff_signed_rational,
+  tiff_float,
+  tiff_double,
+  tiff_directory,
+  tiff_long8 = 16,
+};
+
 /// Bytes of one value of a TIFF type, 0 for a type that is not known.
 int64_t type_size(int type) {
-  switch (type) {
-    case 1:
-    case 2:
-    case 6:
-    case 7:
-      return 1;  // byte, ascii, signed byte, undefined
-    case 3:
-    case 8:
-      return 2;  // short, signed short
-    case 4:
-    case 9:
-    case 11:
-    case 13:
-      return 4;  // long, signed long, float, directory
-    case 5:
-    case 10:
-    case 12:
-    case 16:
-      return 8;  // rational, signed rational, double, long8
-    default:
-      return 0;
-  }
+  constexpr std::array<int8_t, 17> kSizes{0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8};
+  return type < static_cast<int>(kSizes.size()) ? kSizes[type] : 0;
 }
 
 /// The first value at `offset` as an orientation; upright when it is no number from 1 to 8.
@@ -74,32 +73,32 @@ int orientation_value(const TiffReader& reader, int type, int64_t offset) {
   const auto bits = reader.integer(offset, static_cast<int>(type_size(type)));
   double value = 0;
   switch (type) {
-    case 3:
-    case 4:
-    case 13:
-    case 16:
+    case tiff_short:
+    case tiff_long:
+    case tiff_directory:
+    case tiff_long8:
       value = static_cast<double>(*bits);
       break;
-    case 6:
+    case tiff_signed_byte:
       value = static_cast<int8_t>(*bits);
       break;
-    case 8:
+    case tiff_signed_short:
       value = static_cast<int16_t>(*bits);
       break;
-    case 9:
+    case tiff_signed_long:
       value = static_cast<int32_t>(*bits);
       break;
-    case 11:
+    case tiff_float:
       value = std::bit_cast<float>(static_cast<uint32_t>(*bits));
       break;
-    case 12:
+    case tiff_double:
       value = std::bit_cast<double>(*bits);
       break;
-    case 5:
-    case 10: {
+    case tiff_rational:
+    case tiff_signed_rational: {
       auto numerator = static_cast<int64_t>(*reader.integer(offset, 4));
       auto denominator = static_cast<int64_t>(*reader.integer(offset + 4, 4));
-      if (type == 10) {
+      if (type == tiff_signed_rational) {
         numerator = static_cast<int32_t>(numerator);
         denominator = static_cast<int32_t>(denominator);
       }

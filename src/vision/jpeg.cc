@@ -19,7 +19,7 @@
 namespace nibble::vision {
 namespace {
 
-constexpr int kMaxScans = 500;  // of a progressive file; each costs a pass over the whole picture
+constexpr int kMaxScans = 100;  // encoders write about ten; each costs a pass over the whole picture
 constexpr int kExifMarker = JPEG_APP0 + 1;
 
 /// The decompressor with its error and source managers. Trivial members only: longjmp may leave any callback.

@@ -5,6 +5,7 @@
 #include <array>
 #include <csetjmp>
 #include <cstring>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>

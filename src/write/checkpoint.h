@@ -14,8 +14,8 @@ struct Options {
   int64_t max_shard_bytes = 5'000'000'000;  // of tensor data
   bool force = false;                       // an existing output folder is replaced
   bool allow_nonfinite = false;
-  std::string command;                      // how the user called, for nibble.json
-  std::string version;                      // of nibble
+  std::string command = {};                      // how the user called, for nibble.json
+  std::string version = {};                      // of nibble
 };
 
 struct Written {

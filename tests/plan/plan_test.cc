@@ -109,12 +109,15 @@ TEST(Plan, EveryPolicyKeepsItsPromises) {
   }
 }
 
-/// The squared relative activation errors that the plan leaves.
+/// The sum over the groups left in 4 bits of their largest squared activation error.
 double harm_left(const Plan& plan) {
   double harm = 0;
-  for (size_t i = 0; i < plan.decisions.size(); ++i) {
-    const double error = expected_error(measured().errors[i]).error;
-    if (!plan.decisions[i].keep) harm += error * error;
+  for (const auto& group : group_linears(measured().inventory)) {
+    double largest = 0;
+    for (const size_t member : group.members)
+      if (!plan.decisions[member].keep)
+        largest = std::max(largest, expected_error(measured().errors[member]).error);
+    harm += largest * largest;
   }
   return harm;
 }

@@ -28,7 +28,7 @@ LAST, LIMIT = 2, 24
 MARGIN = 1e-4
 MODULES = [
     "visual.patch_embed", "visual.blocks.0.norm1", "visual.blocks.0.attn.qkv", "visual.blocks.0.attn",
-    "visual.blocks.0.mlp.act", "visual.blocks.0", "visual.blocks.5", "visual.merger.ln_q", "visual.merger",
+    "visual.blocks.0", "visual.blocks.5", "visual.merger.ln_q", "visual.merger",
     "model.layers.0.input_layernorm", "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj",
     "model.layers.0.self_attn", "model.layers.0.mlp", "model.layers.0", "model.layers.7", "model.norm",
 ]  # fmt: skip
@@ -55,7 +55,7 @@ def words(seed, count):
 SMALL, WIDE, TALL = (1, 4, 4), (1, 4, 10), (1, 8, 2)
 PROMPTS = {
     "one": (words(1, 3) + picture(SMALL) + words(2, 5), [SMALL]),
-    "two": (words(3, 2) + picture(WIDE) + words(4, 3) + picture(TALL) + words(5, 4), [WIDE, TALL]),
+    "two": (words(3, 2) + picture(WIDE) + words(4, 3) + picture(TALL) + words(15, 4), [WIDE, TALL]),
     "text": (words(6, 13), []),
 }
 POSITIONS_ONLY = {

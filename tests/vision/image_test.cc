@@ -137,6 +137,18 @@ TEST(DecodeImage, RefusesSizesBeforeItAsksForMemory) {
   EXPECT_THAT(decode_error(webp), HasSubstr("16384 x 16384 pixels, the limit is 178956970 pixels"));
 }
 
+TEST(DecodeImage, RefusesThousandsOfScans) {
+  const std::string jpeg = picture_bytes("jpeg_rgb_0_progressive.jpg");
+  const size_t scan = jpeg.rfind("\xff\xda"), end = jpeg.size() - 2;
+  const auto with_scans = [&](int count) {
+    std::string bytes = jpeg.substr(0, end);
+    for (int i = 0; i < count; ++i) bytes += jpeg.substr(scan, end - scan);
+    return bytes + jpeg.substr(end);
+  };
+  EXPECT_EQ(decode_error(with_scans(50)), "");
+  EXPECT_THAT(decode_error(with_scans(3000)), HasSubstr("damaged JPEG, more than 100 scans"));
+}
+
 /// Every kind of file with bits turned over: an Error or a picture whose size fits its pixels, never anything
 /// else.
 TEST(DecodeImage, SurvivesDamage) {

@@ -1,0 +1,153 @@
+#include "measure/measure.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "data/answers.h"
+#include "kernels/ref/ref.h"
+#include "run/forward.h"
+
+namespace nibble::measure {
+namespace {
+
+using records::Modality;
+
+struct Loaded {
+  model::Binding binding{NIBBLE_ROOT "/models/qwen2-vl-tiny"};
+  data::PromptMaker maker{binding};
+  run::Weights weights{binding, kernels::Compute::f32};
+
+  std::vector<data::Item> items(size_t n) const {
+    const std::vector<std::string> files = {NIBBLE_ROOT "/pictures/calibration/samples.jsonl"};
+    auto samples = data::read_samples(files);
+    samples.resize(n);
+    return data::make_items(samples, maker, 2048);
+  }
+};
+
+/// Squared norms of outputs, plainly: every row of a tap times both weights, in fp64.
+class PlainErrors : public run::Observer {
+ public:
+  explicit PlainErrors(const model::Binding& binding) : binding_(binding) {}
+
+  void tap(std::span<const model::Linear* const> readers, ConstMatrix x,
+           std::span<const Modality> modality) override {
+    for (const model::Linear* reader : readers) {
+      if (!wanted.contains(reader->name)) continue;
+      Tensor buffer;
+      const TensorView view = binding_.weight(*reader, buffer);
+      const std::vector<float> w = to_float(view);
+      const std::vector<float> q = to_float(quant::decode4(quant::encode4(view, quant::Format::nf4, true)).view());
+      auto& error = wanted[reader->name];
+      for (int64_t r = 0; r < x.rows; ++r)
+        for (int64_t o = 0; o < reader->out; ++o) {
+          double signal = 0, noise = 0;
+          for (int64_t i = 0; i < reader->in; ++i) {
+            const auto at = static_cast<size_t>(o * reader->in + i);
+            signal += static_cast<double>(x.row(r)[i]) * w[at];
+            noise += static_cast<double>(x.row(r)[i]) * (static_cast<double>(w[at]) - q[at]);
+          }
+          auto& e = error[static_cast<size_t>(modality[static_cast<size_t>(r)])];
+          e.signal += signal * signal;
+          e.noise += noise * noise;
+          e.rows += o == 0;
+        }
+    }
+  }
+
+  std::map<std::string, std::array<records::ActivationError, 2>> wanted;
+
+ private:
+  const model::Binding& binding_;
+};
+
+TEST(Measure, GramErrorsAreThoseOfTheOutputs) {
+  Loaded model;
+  const auto items = model.items(2);
+  PlainErrors plain(model.binding);
+  for (const char* name : {"visual.blocks.1.mlp.fc1", "visual.blocks.5.attn.proj", "visual.merger.mlp.2",
+                           "model.layers.2.mlp.up_proj", "model.layers.7.self_attn.k_proj"})
+    plain.wanted[name];
+  run::Runner runner(model.weights, &plain);
+  std::vector<run::Prompt> prompts;
+  for (const auto& item : items) prompts.push_back(item.fed());
+  const std::vector<const run::Prompt*> pointers = {&prompts[0], &prompts[1]};
+  auto sequences = runner.start(pointers);
+  const std::vector<run::Sequence*> batch = {&sequences[0], &sequences[1]};
+  runner.feed(batch, std::vector<int64_t>{1, 1}, false);
+
+  const records::Measurements m = measure(model.weights, items, "tiny", false);
+  ASSERT_EQ(m.errors.size(), 82u);
+  for (size_t i = 0; i < m.errors.size(); ++i) {
+    ASSERT_EQ(m.errors[i].name, m.inventory.linears[i].name);
+    const auto it = plain.wanted.find(m.errors[i].name);
+    if (it == plain.wanted.end()) continue;
+    for (size_t k = 0; k < 2; ++k) {
+      const auto &ours = m.errors[i].activation[k], &theirs = it->second[k];
+      EXPECT_EQ(ours.rows, theirs.rows) << it->first;
+      // fp32 Gram matrices of some hundred rows: sums of squares agree to about 1e-5.
+      EXPECT_NEAR(ours.signal, theirs.signal, 1e-4 * theirs.signal) << it->first;
+      EXPECT_NEAR(ours.noise, theirs.noise, 1e-4 * theirs.noise) << it->first;
+    }
+  }
+  EXPECT_EQ(m.samples, 2);
+  EXPECT_EQ(m.rows[0], 128) << "8 x 8 patches of each picture";
+  EXPECT_GT(m.rows[1], 0);
+}
+
+TEST(Measure, SizesAreThoseOfTheWrittenTensors) {
+  Loaded model;
+  const records::Measurements m = measure(model.weights, model.items(1), "tiny", false);
+  records::Inventory exact = model.binding.inventory("tiny");
+  exact_sizes(model.binding, exact);
+  EXPECT_EQ(m.inventory, exact);
+  for (size_t i = 0; i < exact.linears.size(); ++i) {
+    const model::Linear& linear = *model::linears(model.binding.spec())[i];
+    Tensor buffer;
+    const auto packed = quant::encode4(model.binding.weight(linear, buffer), quant::Format::nf4, true);
+    int64_t bytes = 0;
+    for (const auto& tensor : quant::to_tensors(packed)) bytes += tensor.view.bytes();
+    EXPECT_EQ(exact.linears[i].bytes4, bytes) << linear.name;
+  }
+}
+
+TEST(Measure, TextAloneLeavesTheTowerUnseen) {
+  Loaded model;
+  data::Sample sample;
+  sample.id = "text";
+  sample.plain = true;
+  sample.text = "The quick brown fox jumps over the lazy dog, and then it rests.";
+  const auto items = data::make_items({&sample, 1}, model.maker, 8);
+  ASSERT_GE(items.size(), 2u);
+  const records::Measurements m = measure(model.weights, items, "tiny", false);
+  EXPECT_EQ(m.rows[0], 0);
+  for (size_t i = 0; i < m.errors.size(); ++i) {
+    const bool text = m.inventory.linears[i].part == records::Part::text;
+    EXPECT_EQ(m.errors[i].activation[0].rows, 0);
+    EXPECT_EQ(m.errors[i].activation[1].rows > 0, text) << m.errors[i].name;
+    EXPECT_GT(m.errors[i].weight, 0.05) << m.errors[i].name;
+    EXPECT_LT(m.errors[i].weight, 0.2) << m.errors[i].name;
+  }
+}
+
+TEST(Measure, SameBitsForAnyNumberOfThreads) {
+  Loaded model;
+  const auto items = model.items(3);
+  set_num_threads(1);
+  const auto one = measure(model.weights, items, "tiny", false);
+  set_num_threads(3);
+  const auto three = measure(model.weights, items, "tiny", false);
+  EXPECT_EQ(one, three);
+}
+
+TEST(Measure, NothingToMeasureOn) {
+  Loaded model;
+  EXPECT_THROW(measure(model.weights, {}, "tiny", false), Error);
+}
+
+}  // namespace
+}  // namespace nibble::measure
