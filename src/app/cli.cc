@@ -144,6 +144,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
+    if (app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-')
+      return complain(fmt::format("there is no command \"{}\"; see nibble --help for the commands", argv[1]));
     return complain(fmt::format("{}; see nibble --help", e.what()));
   } catch (const std::bad_alloc&) {
     return complain("out of memory; close other programs, or use a machine with more");

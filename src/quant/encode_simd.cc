@@ -2,16 +2,14 @@
 // thresholds.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quant/encode_simd.cc"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-#include <hwy/cache_control.h>
 
-#include <algorithm>
-#include <array>
-#include <bit>
 #include <limits>
 #include <type_traits>
 
+#include "base/error.h"
 #include "quant/load-inl.h"
 #include "quant/ref.h"
 #include "quant/simd.h"
@@ -22,21 +20,13 @@ namespace nibble::quant::simd {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// A block the loops do not cover: read as fp32 and left to the reference.
-inline float encode_plain(const std::byte* x, DType dtype, Format format, int64_t block, uint8_t* codes) {
-  std::array<float, 4096> values;
-  const TensorView view{dtype, {block}, x};
-  for (int64_t i = 0; i < block; ++i) values[static_cast<size_t>(i)] = ref::element(view, i);
-  return ref::encode_block({values.data(), static_cast<size_t>(block)}, format, codes);
-}
-
 #if HWY_TARGET == HWY_SCALAR
 
 void encode_blocks(const std::byte* weight, DType dtype, Format format, int64_t block, int64_t blocks,
                    uint8_t* codes, float* absmax) {
   for (int64_t b = 0; b < blocks; ++b)
-    absmax[b] =
-        encode_plain(weight + b * block * dtype_size(dtype), dtype, format, block, codes + b * block / 2);
+    absmax[b] = encode_plain_block(weight + b * block * dtype_size(dtype), dtype, format, block,
+                                   codes + b * block / 2);
 }
 
 #else
@@ -68,9 +58,9 @@ HWY_INLINE void load_pairs(const std::byte* p, VF& even, VF& odd) {
 template <size_t kThresholds>
 class Ranks {
  public:
-  explicit Ranks(const std::array<float, kThresholds>& thresholds) {
-    std::fill_n(table_, 16, std::numeric_limits<float>::infinity());
-    std::copy(thresholds.begin(), thresholds.end(), table_);
+  explicit Ranks(const float* thresholds) {
+    for (size_t k = 0; k < 16; ++k)
+      table_[k] = k < kThresholds ? thresholds[k] : std::numeric_limits<float>::infinity();
   }
 
   /// guess: p(y) in which p(t[k]) lies between k and k + 1 for every threshold, less one half.
@@ -131,7 +121,7 @@ class Nf4Codes {
     return ranks_.find(y, hn::MulAdd(slope, y, hn::Set(df, 7.27f - 0.5f)));
   }
 
-  Ranks<15> ranks_{kNf4Thresholds};
+  Ranks<15> ranks_{kNf4Thresholds.data()};
 };
 
 class Fp4Codes {
@@ -157,7 +147,7 @@ class Fp4Codes {
     return hn::IfThenElseZero(hn::RebindMask(di, hn::Lt(y, hn::Zero(DF()))), hn::Set(di, bit));
   }
 
-  Ranks<7> ranks_{kFp4Thresholds};
+  Ranks<7> ranks_{kFp4Thresholds.data()};
 };
 
 /// The magnitudes of 16 bytes of elements, as integers in the order of their values.
@@ -240,24 +230,31 @@ HWY_INLINE void store_bytes(VI a, VI b, uint8_t* to) {
 #endif
 }
 
+constexpr size_t kAhead = 4096;  // bytes
+
 template <class Load, class Codes>
 void encode(const std::byte* weight, Format format, int64_t block, int64_t blocks, uint8_t* codes,
             float* absmax) {
   const DF df;
   const auto lanes = static_cast<int64_t>(hn::Lanes(df));
   const Codes coder;
-  const int64_t kAhead=getenv("AH")?atoll(getenv("AH")):4096;
   HWY_ALIGN float inverse[kGroup<Load>];
   for (int64_t b = 0; b < blocks; ++b, codes += block / 2) {
     const std::byte* x = weight + static_cast<size_t>(b * block) * Load::kSize;
     const int64_t in_group = b % kGroup<Load>;
-    for (int64_t ahead = 0; ahead < block * static_cast<int64_t>(Load::kSize); ahead += 64) hwy::Prefetch(x + kAhead + ahead);
+    // The hardware does not see far enough ahead across the two passes over a group.
+    for (size_t line = 0; line < static_cast<size_t>(block) * Load::kSize; line += 64)
+      hwy::Prefetch(x + kAhead + line);
     const bool whole = b - in_group + kGroup<Load> <= blocks && block >= 4 * lanes;
     if (whole && in_group == 0) scales<Load>(x, block, absmax + b, inverse);
+    if (whole && absmax[b] == 0) {
+      for (int64_t i = 0; i < block / 2; ++i) codes[i] = 0;
+      continue;
+    }
     // Outside of these the reciprocal or an element is infinite or NaN.
     constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric_limits<float>::max();
     if (!whole || !(absmax[b] >= kLeast && absmax[b] <= kMost)) {
-      absmax[b] = encode_plain(x, Load::kType, format, block, codes);
+      absmax[b] = encode_plain_block(x, Load::kType, format, block, codes);
       continue;
     }
     const VF scale = hn::Set(df, inverse[in_group]);
@@ -301,8 +298,17 @@ namespace nibble::quant::simd {
 HWY_EXPORT(encode_blocks);
 HWY_EXPORT(target_name);
 
+float encode_plain_block(const std::byte* x, DType dtype, Format format, int64_t block, uint8_t* codes) {
+  const TensorView view{dtype, {block}, x};
+  std::vector<float> values;
+  for (int64_t i = 0; i < block; ++i) values.push_back(ref::element(view, i));
+  return ref::encode_block(values, format, codes);
+}
+
 void encode_blocks(const std::byte* weight, DType dtype, Format format, int64_t block, int64_t blocks,
                    uint8_t* codes, float* absmax) {
+  NIBBLE_CHECK(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16, "4-bit formats of {}",
+               dtype_name(dtype));
   HWY_DYNAMIC_DISPATCH(encode_blocks)(weight, dtype, format, block, blocks, codes, absmax);
 }
 

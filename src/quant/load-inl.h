@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "base/error.h"
 #include "tensor/dtype.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -84,12 +83,11 @@ struct LoadF16 {
   }
 };
 
-/// Calls f with the loader of `dtype`.
+/// Calls f with the loader of `dtype` (f32, bf16 or f16).
 template <class F>
 HWY_INLINE auto with_loader(DType dtype, const F& f) {
   if (dtype == DType::bf16) return f(LoadBf16());
   if (dtype == DType::f16) return f(LoadF16());
-  NIBBLE_CHECK(dtype == DType::f32, "4-bit formats of {}", dtype_name(dtype));
   return f(LoadF32());
 }
 

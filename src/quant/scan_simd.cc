@@ -4,10 +4,10 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "base/error.h"
 #include "quant/load-inl.h"
 #include "quant/simd.h"
 
@@ -33,7 +33,8 @@ uint32_t largest(const std::byte* data, int64_t n) {
   for (; i < n; ++i) {
     T value;
     std::memcpy(&value, data + static_cast<size_t>(i) * sizeof(T), sizeof(T));
-    result = std::max(result, static_cast<T>(value & kMagnitude));
+    value = static_cast<T>(value & kMagnitude);
+    result = value > result ? value : result;
   }
   return static_cast<uint32_t>(result);
 }
@@ -81,11 +82,12 @@ Norms range_norms(const std::byte* w, const std::byte* q, int64_t block, int64_t
   Norms sum;
   for (int64_t begin = 0; begin < n; begin += block) {
     const auto at = static_cast<size_t>(begin);
-    const Norms one =
-        norms<LoadW, LoadQ>(w + at * LoadW::kSize, q + at * LoadQ::kSize, std::min(block, n - begin));
+    const Norms one = norms<LoadW, LoadQ>(w + at * LoadW::kSize, q + at * LoadQ::kSize,
+                                          n - begin < block ? n - begin : block);
     sum.error += one.error;
     sum.original += one.original;
-    sum.largest_block = std::max(sum.largest_block, one.error == 0 ? 0 : std::sqrt(one.error / one.original));
+    const double ratio = one.error == 0 ? 0 : std::sqrt(one.error / one.original);
+    if (ratio > sum.largest_block) sum.largest_block = ratio;
   }
   return sum;
 }
@@ -109,12 +111,24 @@ namespace nibble::quant::simd {
 HWY_EXPORT(largest_magnitude);
 HWY_EXPORT(block_norms);
 
+namespace {
+
+void check_type(DType dtype) {
+  NIBBLE_CHECK(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16, "weights of {}",
+               dtype_name(dtype));
+}
+
+}  // namespace
+
 uint32_t largest_magnitude(const std::byte* data, DType dtype, int64_t n) {
+  check_type(dtype);
   return HWY_DYNAMIC_DISPATCH(largest_magnitude)(data, dtype, n);
 }
 
 Norms block_norms(const std::byte* original, DType original_type, const std::byte* decoded,
                   DType decoded_type, int64_t block, int64_t n) {
+  check_type(original_type);
+  check_type(decoded_type);
   return HWY_DYNAMIC_DISPATCH(block_norms)(original, original_type, decoded, decoded_type, block, n);
 }
 

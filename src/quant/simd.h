@@ -13,6 +13,11 @@ namespace nibble::quant::simd {
 void encode_blocks(const std::byte* weight, DType dtype, Format format, int64_t block, int64_t blocks,
                    uint8_t* codes, float* absmax);
 
+/// One block by the reference: for what the loops do not cover (elements that are not finite, a reciprocal
+/// that is infinite, blocks left over). Returns the absmax. Compiled once, for no instruction set in
+/// particular.
+float encode_plain_block(const std::byte* x, DType dtype, Format format, int64_t block, uint8_t* codes);
+
 /// Decodes `blocks` full blocks to elements of `dtype`; code: the 16 code values. Target: 16-byte aligned.
 void decode_blocks(const uint8_t* codes, const float* absmax, const float* code, int64_t block,
                    int64_t blocks, DType dtype, std::byte* target);

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/error.h"
 #include "io/checkpoint.h"
 #include "io/json.h"
 #include "io/safetensors.h"

@@ -47,7 +47,7 @@ TEST(Evaluate, AModelAgreesWithItself) {
 
 TEST(Evaluate, LossAndKlAreThoseOfTheLogits) {
   Loaded model, other;
-  damage(other, "model.layers.3.mlp.down_proj");
+  damage(other, "visual.merger.mlp.2");
   const auto items = model.items(2);
   const auto result = evaluate(other.runner, &model.runner, items, model.maker, {.max_new_tokens = 4, .generate = false});
   for (size_t i = 0; i < items.size(); ++i) {
@@ -71,7 +71,7 @@ TEST(Evaluate, LossAndKlAreThoseOfTheLogits) {
     // The batch is a taller matrix than one sample: fp32 sums differ in their last bits.
     EXPECT_NEAR(result.samples[i].loss, loss / static_cast<double>(n), 1e-4);
     EXPECT_NEAR(result.samples[i].kl, kl / static_cast<double>(n), 1e-4);
-    EXPECT_GT(result.samples[i].kl, 0.001);
+    EXPECT_GT(result.samples[i].kl, 0.1);
     EXPECT_FALSE(result.samples[i].generated);
   }
 }

@@ -267,8 +267,9 @@ std::vector<std::vector<PlannedTensor>> singles(const std::vector<std::pair<std:
 }
 
 std::vector<std::string> names_in(const fs::path& path) {
+  const SafetensorsFile file(path);
   std::vector<std::string> names;
-  for (const auto& [name, info] : SafetensorsFile(path).tensors()) names.push_back(name);
+  for (const auto& [name, info] : file.tensors()) names.push_back(name);
   return names;
 }
 

@@ -175,6 +175,59 @@ TEST(EncodeTargets, Bf16MantissasUnderEveryAbsmaxMantissa) {
   }
 }
 
+TEST(EncodeTargets, AroundEveryThresholdAndAcrossTheRange) {
+  // Blocks that begin with 1, so that y is x: the neighbours of every threshold, and numbers all over [-1,
+  // 1].
+  std::vector<float> y;
+  for (const float t : kNf4Thresholds)
+    for (int step = -40; step <= 40; ++step)
+      y.push_back(std::bit_cast<float>(std::bit_cast<int32_t>(t) + step));
+  for (const float t : kFp4Thresholds)
+    for (int step = -40; step <= 40; ++step)
+      for (const float sign : {1.0f, -1.0f})
+        y.push_back(sign * std::bit_cast<float>(std::bit_cast<int32_t>(t) + step));
+  for (int i = -200000; i <= 200000; ++i) y.push_back(static_cast<float>(i) / 200000);
+  for (uint32_t bits = 0; bits < 0x3f800000u; bits += 9973)
+    for (const uint32_t sign : {0u, 0x80000000u}) y.push_back(std::bit_cast<float>(bits | sign));
+  std::vector<float> x;
+  for (const float v : y) {
+    if (x.size() % 64 == 0) x.push_back(1);
+    x.push_back(v);
+  }
+  x.resize(x.size() + 512 - x.size() % 512, 1.0f);
+  const Tensor weight = from_values(x, DType::f32);
+  for (const Format format : kFormats) {
+    const Packed4 expected = ref::encode4(weight.view(), format, false);
+    for (const int64_t target : targets()) {
+      const ForcedTarget forced(target);
+      expect_same(encode4(weight.view(), format, false), expected,
+                  label(format, DType::f32, 64, weight.count()));
+    }
+  }
+}
+
+TEST(EncodeTargets, SomeBlocksOfAGroupAreStrange) {
+  // Eight blocks share one search for their absmax values: every set of zero, tiny and infinite blocks among
+  // them.
+  for (const DType dtype : kDtypes)
+    for (uint32_t set = 0; set < 256; ++set) {
+      std::vector<float> x = to_float(samples(8 * 64, dtype, set).view());
+      for (size_t b = 0; b < 8; ++b) {
+        if ((set >> b & 1) == 0) continue;
+        if ((set + b) % 3 == 0) std::fill_n(x.begin() + static_cast<std::ptrdiff_t>(b * 64), 64, 0.0f);
+        if ((set + b) % 3 == 1) x[b * 64 + set % 64] = std::numeric_limits<float>::infinity();
+        if ((set + b) % 3 == 2)
+          for (size_t i = 0; i < 64; ++i) x[b * 64 + i] *= 1e-37f;
+      }
+      const Tensor weight = from_values(x, dtype);
+      const Packed4 expected = ref::encode4(weight.view(), Format::nf4, false);
+      for (const int64_t target : targets()) {
+        const ForcedTarget forced(target);
+        expect_same(encode4(weight.view(), Format::nf4, false), expected, label(Format::nf4, dtype, 64, set));
+      }
+    }
+}
+
 TEST(EncodeTargets, RandomBitPatterns) {
   for (const DType dtype : kDtypes) {
     const Tensor weight = random_patterns(150001, dtype, 11);

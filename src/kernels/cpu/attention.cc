@@ -12,23 +12,36 @@ namespace {
 
 // Queries of a task: its scores, kQueries times the keys, are all the memory that it takes.
 constexpr int64_t kQueries = 32;
+// Keys of a block that several single queries read one after another, from the first-level cache.
+constexpr int64_t kKeys = 64;
 
-/// What one head reads and writes.
+/// What one head, or a group of heads, reads and writes.
 struct Head {
   ConstMatrix q, k, v;  // (n, d), (m, d), (m, d)
   MutableMatrix out;    // (n, d)
   float scale;
 };
 
-/// One query over `seen` keys.
-void attend_one(const Head& head, int64_t i, int64_t seen, std::vector<float>& scores) {
-  const int64_t d = head.q.cols;
-  scores.resize(std::max(scores.size(), static_cast<size_t>(seen)));
-  dot_rows(head.q.row(i), head.k.row_range(0, seen), scores.data());
-  const double sum = softmax_row(head.scale, seen, scores.data());
-  float* out = head.out.row(i);
-  weighted_sum_of_rows(scores.data(), head.v.row_range(0, seen), out);
-  scale_row(static_cast<float>(1 / sum), d, out);
+/// One query of each head in a group that shares its keys and values, which are read once, a block at a time.
+/// q and out: (heads of the group, d).
+void attend_group(const Head& group, std::vector<float>& scores) {
+  const int64_t heads = group.q.rows, keys = group.k.rows;
+  scores.resize(std::max(scores.size(), static_cast<size_t>(heads * keys)));
+  const MutableMatrix s = {scores.data(), heads, keys, keys};
+  for (int64_t j = 0; j < keys; j += kKeys) {
+    const ConstMatrix block = group.k.row_range(j, std::min(kKeys, keys - j));
+    for (int64_t h = 0; h < heads; ++h) dot_rows(group.q.row(h), block, s.row(h) + j);
+  }
+  std::vector<float> inverse(heads);
+  for (int64_t h = 0; h < heads; ++h) {
+    inverse[h] = static_cast<float>(1 / softmax_row(group.scale, keys, s.row(h)));
+    std::fill_n(group.out.row(h), group.out.cols, 0.0f);
+  }
+  for (int64_t j = 0; j < keys; j += kKeys) {
+    const ConstMatrix block = group.v.row_range(j, std::min(kKeys, keys - j));
+    for (int64_t h = 0; h < heads; ++h) add_weighted_rows(s.row(h) + j, block, group.out.row(h));
+  }
+  for (int64_t h = 0; h < heads; ++h) scale_row(inverse[h], group.out.cols, group.out.row(h));
 }
 
 /// Queries [begin, begin + n); query i of the tile sees keys [0, first_seen + i * step).
@@ -58,21 +71,28 @@ void attention(ConstMatrix q, ConstMatrix k, ConstMatrix v, int64_t heads, int64
   NIBBLE_CHECK(k.cols == kv_heads * d && v.cols == k.cols && v.rows == m);
   NIBBLE_CHECK(out.rows == n && out.cols == q.cols && m > 0 && (!causal || n <= m), "{} queries, {} keys", n,
                m);
+  const int64_t group = heads / kv_heads;
+  if (n == 1) {
+    return parallel_for(kv_heads, [&](int64_t g) {
+      thread_local std::vector<float> scores;
+      const int64_t first = g * group * d;
+      attend_group({{q.data + first, group, d, d},
+                    k.col_range(g * d, d),
+                    v.col_range(g * d, d),
+                    {out.data + first, group, d, d},
+                    scale},
+                   scores);
+    });
+  }
   const int64_t tiles = (n + kQueries - 1) / kQueries;
   parallel_for(heads * tiles, [&](int64_t task) {
     thread_local std::vector<float> scores;
     // Later tiles see more keys: they go first, so that no thread is left with the longest at the end.
-    const int64_t tile = tiles - 1 - task / heads, h = task % heads;
-    const int64_t kv = h / (heads / kv_heads) * d;
+    const int64_t tile = tiles - 1 - task / heads, h = task % heads, kv = h / group * d;
     const Head head = {q.col_range(h * d, d), k.col_range(kv, d), v.col_range(kv, d), out.col_range(h * d, d),
                        scale};
     const int64_t begin = tile * kQueries, count = std::min(kQueries, n - begin);
-    const int64_t first_seen = causal ? m - n + begin + 1 : m;
-    if (count == 1) {
-      attend_one(head, begin, first_seen, scores);
-    } else {
-      attend_tile(head, begin, count, first_seen, causal ? 1 : 0, scores);
-    }
+    attend_tile(head, begin, count, causal ? m - n + begin + 1 : m, causal ? 1 : 0, scores);
   });
 }
 

@@ -233,10 +233,13 @@ HWY_INLINE void weighted_columns(const float* weights, ConstMatrix v, int64_t c,
       sum[u] = hn::MulAdd(weight, hn::LoadU(f, v.row(j) + c + u * lanes()), sum[u]);
     }
   }
-  for (int u = 0; u < kVectors; ++u) hn::StoreU(sum[u], f, out + c + u * lanes());
+  for (int u = 0; u < kVectors; ++u) {
+    float* place = out + c + u * lanes();
+    hn::StoreU(hn::Add(hn::LoadU(f, place), sum[u]), f, place);
+  }
 }
 
-void WeightedSum(const float* weights, ConstMatrix v, float* out) {
+void AddWeighted(const float* weights, ConstMatrix v, float* out) {
   constexpr int kVectors = 4;
   int64_t c = 0;
   for (; c + kVectors * lanes() <= v.cols; c += kVectors * lanes())
@@ -245,7 +248,7 @@ void WeightedSum(const float* weights, ConstMatrix v, float* out) {
   for (; c < v.cols; ++c) {
     float sum = 0;
     for (int64_t j = 0; j < v.rows; ++j) sum += weights[j] * v.row(j)[c];
-    out[c] = sum;
+    out[c] += sum;
   }
 }
 
@@ -304,7 +307,7 @@ HWY_EXPORT(Rotate);
 HWY_EXPORT(Softmax);
 HWY_EXPORT(Scale);
 HWY_EXPORT(DotRows);
-HWY_EXPORT(WeightedSum);
+HWY_EXPORT(AddWeighted);
 HWY_EXPORT(Max);
 HWY_EXPORT(ExpSum);
 HWY_EXPORT(Divergence);
@@ -346,8 +349,8 @@ void dot_rows(const float* q, ConstMatrix k, float* out) {
   HWY_DYNAMIC_DISPATCH(DotRows)(q, k, out);
 }
 
-void weighted_sum_of_rows(const float* weights, ConstMatrix v, float* out) {
-  HWY_DYNAMIC_DISPATCH(WeightedSum)(weights, v, out);
+void add_weighted_rows(const float* weights, ConstMatrix v, float* out) {
+  HWY_DYNAMIC_DISPATCH(AddWeighted)(weights, v, out);
 }
 
 float max_of_row(const float* x, int64_t n) {

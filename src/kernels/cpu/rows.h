@@ -35,8 +35,8 @@ void scale_row(float factor, int64_t n, float* x);
 /// out[j] = q . k row j, in fp32; q and the rows of k have k.cols values, out k.rows.
 void dot_rows(const float* q, ConstMatrix k, float* out);
 
-/// out = the sum of weights[j] * v row j in ascending order of j, in fp32; out has v.cols values.
-void weighted_sum_of_rows(const float* weights, ConstMatrix v, float* out);
+/// out += the sum of weights[j] * v row j in ascending order of j, in fp32; out has v.cols values.
+void add_weighted_rows(const float* weights, ConstMatrix v, float* out);
 
 /// The largest of n >= 1 values.
 float max_of_row(const float* x, int64_t n);
