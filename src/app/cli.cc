@@ -85,14 +85,18 @@ void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window
 }
 
 void add_compute(CLI::App* command, Common& common) {
-  command->add_option("--compute", common.compute, "Matrix products: f32 (the reference) or bf16 (the default where "
-                                                    "the CPU has AMX or AVX512-BF16)")
+  command
+      ->add_option("--compute", common.compute,
+                   "Matrix products: f32 (the reference) or bf16 (the default where "
+                   "the CPU has AMX or AVX512-BF16)")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("");
 }
 
 void add_policy(CLI::App* command, std::string& budget, std::string& policy) {
-  command->add_option("--budget", budget, fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw (default: {})", kDefaultBudget))
+  command
+      ->add_option("--budget", budget,
+                   fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw (default: {})", kDefaultBudget))
       ->type_name("B");
   std::string help = "How linears are chosen (default: dynamic):";
   for (const auto& p : plan::policies()) help += fmt::format("\n{}: {}", p.name, p.help);
@@ -129,13 +133,16 @@ int run(int argc, char** argv) {
   called_as = quoted(argc, argv);
   CLI::App app("nibble: dynamic 4-bit quantization of Hugging Face checkpoints");
   app.name("nibble");
-  app.set_version_flag("--version", fmt::format("nibble {} ({})", NIBBLE_VERSION, kernels::instruction_set()));
+  app.set_version_flag("--version",
+                       fmt::format("nibble {} ({})", NIBBLE_VERSION, kernels::instruction_set()));
   app.require_subcommand(1);
-  app.footer("Example:\n  nibble quantize Qwen/Qwen2-VL-2B-Instruct -o qwen2-vl-2b-dynamic --budget 10%\n"
-             "nibble COMMAND --help explains a command.");
+  app.footer(
+      "Example:\n  nibble quantize Qwen/Qwen2-VL-2B-Instruct -o qwen2-vl-2b-dynamic --budget 10%\n"
+      "nibble COMMAND --help explains a command.");
   Common common;
   try {
-    for (auto* add : {add_inspect, add_measure, add_plan, add_quantize, add_eval, add_compare, add_generate, add_trace})
+    for (auto* add :
+         {add_inspect, add_measure, add_plan, add_quantize, add_eval, add_compare, add_generate, add_trace})
       add(app, common);
     app.parse(argc, argv);
     return 0;

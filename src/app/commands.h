@@ -19,7 +19,8 @@ void add_compare(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_trace(CLI::App& app, Common& common);
 
-/// A subcommand with --threads and a footer that shows an example; `action` runs when it was chosen and parsed.
+/// A subcommand with --threads and a footer that shows an example; `action` runs when it was chosen and
+/// parsed.
 CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, const std::string& what,
                       const std::string& example, std::function<void()> action);
 /// Further options that several commands share.

@@ -1,8 +1,9 @@
+#include "eval/evaluate.h"
+
 #include <algorithm>
 
 #include "app/commands.h"
 #include "base/error.h"
-#include "eval/evaluate.h"
 #include "report/views.h"
 
 namespace nibble::app {
@@ -26,17 +27,21 @@ void complete(std::vector<data::Item>& items, LoadedModel& model, LoadedModel* r
   const bool open = std::any_of(items.begin(), items.end(),
                                 [](const data::Item& item) { return !item.plain && item.answer.empty(); });
   if (open && speaker.binding.quantized())
-    fail("{}: some samples have no answer, and this model is quantized; name the 16-bit model (--against) whose own "
-         "answers are to be judged against", speaker.name);
+    fail(
+        "{}: some samples have no answer, and this model is quantized; name the 16-bit model (--against) "
+        "whose own "
+        "answers are to be judged against",
+        speaker.name);
   data::complete_answers(items, speaker.runner, speaker.maker);
 }
 
 records::Evaluation evaluate(LoadedModel& model, LoadedModel* reference, const std::vector<data::Item>& items,
                              int64_t max_new_tokens) {
   if (reference && reference->binding.spec().text.vocabulary != model.binding.spec().text.vocabulary)
-    fail("{} and {} do not have the same vocabulary; compare models of one origin", model.name, reference->name);
-  records::Evaluation out = eval::evaluate(model.runner, reference ? &reference->runner : nullptr, items, model.maker,
-                                           {.max_new_tokens = max_new_tokens, .generate = true});
+    fail("{} and {} do not have the same vocabulary; compare models of one origin", model.name,
+         reference->name);
+  records::Evaluation out = eval::evaluate(model.runner, reference ? &reference->runner : nullptr, items,
+                                           model.maker, {.max_new_tokens = max_new_tokens, .generate = true});
   out.model = model.name;
   out.against = reference ? reference->name : "";
   return out;
@@ -55,8 +60,8 @@ void run_eval(const EvalOptions& o, const Common& common) {
   print(report::evaluation_text(result));
 }
 
-/// The index of a sample worth looking at: the longest output of the reference on which the most models differ from
-/// it, the first of equals.
+/// The index of a sample worth looking at: the longest output of the reference on which the most models
+/// differ from it, the first of equals.
 size_t telling_sample(const std::vector<records::Evaluation>& results) {
   size_t best = 0;
   std::pair<int64_t, size_t> most{-1, 0};
@@ -88,7 +93,8 @@ void run_compare(const CompareOptions& o, const Common& common) {
   // The first 16-bit model is what the others are measured against, and comes first.
   const auto reference = std::stable_partition(models.begin(), models.end(),
                                                [](const auto& m) { return !m->binding.quantized(); });
-  if (reference == models.begin()) fail("compare needs the 16-bit model too, to measure the others against; name it first");
+  if (reference == models.begin())
+    fail("compare needs the 16-bit model too, to measure the others against; name it first");
   LoadedModel& base = *models[0];
   std::vector<data::Item> items = load_items(o.data, "evaluation", base.maker, o.window);
   complete(items, base, nullptr);
@@ -127,7 +133,9 @@ void run_compare(const CompareOptions& o, const Common& common) {
       row.kl = results[i].kl;
       row.agreement = results[i].agreement.mean;
     }
-    json.push_back({{"description", row.description}, {"result", row.result}, {"unchanged", row.unchanged},
+    json.push_back({{"description", row.description},
+                    {"result", row.result},
+                    {"unchanged", row.unchanged},
                     {"evaluation", records::to_json(results[i])}});
     rows.push_back(std::move(row));
   }
@@ -139,10 +147,11 @@ void run_compare(const CompareOptions& o, const Common& common) {
 
 void add_eval(CLI::App& app, Common& common) {
   auto o = std::make_shared<EvalOptions>();
-  CLI::App* command = add_command(
-      app, common, "eval", "Judge a model: exact answers, loss, KL and agreement against a reference",
-      "nibble eval qwen2-vl-tiny-dynamic --data pictures/evaluation/samples.jsonl --against models/qwen2-vl-tiny",
-      [o, &common] { run_eval(*o, common); });
+  CLI::App* command = add_command(app, common, "eval",
+                                  "Judge a model: exact answers, loss, KL and agreement against a reference",
+                                  "nibble eval qwen2-vl-tiny-dynamic --data "
+                                  "pictures/evaluation/samples.jsonl --against models/qwen2-vl-tiny",
+                                  [o, &common] { run_eval(*o, common); });
   add_model(command, o->model);
   add_data(command, o->data, o->window);
   command->add_option("--against", o->against, "The 16-bit model")->type_name("REF");
@@ -157,9 +166,10 @@ void add_eval(CLI::App& app, Common& common) {
 
 void add_compare(CLI::App& app, Common& common) {
   auto o = std::make_shared<CompareOptions>();
-  CLI::App* command = add_command(app, common, "compare", "The table: size, a caption, and what is unchanged",
-                                  "nibble compare models/qwen2-vl-tiny qwen2-vl-tiny-4bit qwen2-vl-tiny-dynamic",
-                                  [o, &common] { run_compare(*o, common); });
+  CLI::App* command =
+      add_command(app, common, "compare", "The table: size, a caption, and what is unchanged",
+                  "nibble compare models/qwen2-vl-tiny qwen2-vl-tiny-4bit qwen2-vl-tiny-dynamic",
+                  [o, &common] { run_compare(*o, common); });
   command->add_option("MODEL", o->models, "Checkpoints; the first 16-bit one is the reference")->required();
   add_data(command, o->data, o->window);
   command->add_option("--image", o->images, "Show the answers for this picture")->type_name("FILE");

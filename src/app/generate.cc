@@ -38,9 +38,12 @@ void trace(const Options& o, const Common& common) {
 
   const std::map<std::string, Matrix> outputs = observer.take();
   std::vector<io::PlannedTensor> tensors;
-  for (const auto& [name, matrix] : outputs) tensors.push_back(io::planned(name + ".output", matrix.tensor()));
+  for (const auto& [name, matrix] : outputs)
+    tensors.push_back(io::planned(name + ".output", matrix.tensor()));
   tensors.push_back(io::planned("logits", logits.tensor()));
-  const auto bytes = [](const std::vector<int64_t>& v) { return reinterpret_cast<const std::byte*>(v.data()); };
+  const auto bytes = [](const std::vector<int64_t>& v) {
+    return reinterpret_cast<const std::byte*>(v.data());
+  };
   tensors.push_back(io::planned("input_ids", {DType::i64, {tokens}, bytes(prompt.ids)}));
   std::vector<int64_t> grids;
   Matrix pixels;
@@ -70,7 +73,8 @@ void add_generate(CLI::App& app, Common& common) {
   auto o = std::make_shared<Options>();
   CLI::App* command = add_command(
       app, common, "generate", "Answer a prompt (greedy); only the answer goes to standard output",
-      "nibble generate models/qwen2-vl-tiny --image pictures/evaluation/images/0000.png --prompt 'Describe this image.'",
+      "nibble generate models/qwen2-vl-tiny --image pictures/evaluation/images/0000.png --prompt 'Describe "
+      "this image.'",
       [o, &common] {
         LoadedModel loaded(o->model, common);
         const run::Prompt prompt = o->make(loaded);
@@ -89,7 +93,8 @@ void add_generate(CLI::App& app, Common& common) {
 void add_trace(CLI::App& app, Common& common) {
   auto o = std::make_shared<Options>();
   CLI::App* command = add_command(
-      app, common, "trace", "Write the output of every module for a prompt, for finding the first one that differs",
+      app, common, "trace",
+      "Write the output of every module for a prompt, for finding the first one that differs",
       "nibble trace models/qwen2-vl-tiny --image cat.png --prompt 'What is this?' -o trace.safetensors",
       [o, &common] { trace(*o, common); });
   add_model(command, o->model);

@@ -20,10 +20,12 @@ io::Json storage_json(const model::Binding& binding) {
 }
 
 std::string storage_table(const model::Binding& binding) {
-  report::Table table({{"linear"}, {"shape", report::Align::right}, {"stored"}, {"bytes", report::Align::right}});
+  report::Table table(
+      {{"linear"}, {"shape", report::Align::right}, {"stored"}, {"bytes", report::Align::right}});
   for (const model::Linear* l : model::linears(binding.spec())) {
     const model::BoundLinear& bound = binding.linear(*l);
-    table.add_row({l->name, fmt::format("{} x {}", l->out, l->in), model::storage_text(bound), bytes_text(bound.bytes)});
+    table.add_row({l->name, fmt::format("{} x {}", l->out, l->in), model::storage_text(bound),
+                   bytes_text(bound.bytes)});
   }
   std::string out = table.to_text();
   out += fmt::format("\ntensor data {}\n", bytes_text(binding.tensor_bytes()));
@@ -34,7 +36,8 @@ std::string storage_table(const model::Binding& binding) {
   const io::Json& list = section["llm_int8_skip_modules"];
   if (!list.is_array()) return out + "skip list: the reader's default\n";
   out += fmt::format("skip list ({} names)\n", list.size());
-  for (const io::Json& name : list) out += fmt::format("  {}\n", name.is_string() ? name.get<std::string>() : name.dump());
+  for (const io::Json& name : list)
+    out += fmt::format("  {}\n", name.is_string() ? name.get<std::string>() : name.dump());
   return out;
 }
 
@@ -43,7 +46,8 @@ std::string storage_table(const model::Binding& binding) {
 void add_inspect(CLI::App& app, Common& common) {
   auto name = std::make_shared<std::string>();
   CLI::App* command = add_command(
-      app, common, "inspect", "Show a model's linears with groups, taps, shapes and sizes, or how a quantized one is stored",
+      app, common, "inspect",
+      "Show a model's linears with groups, taps, shapes and sizes, or how a quantized one is stored",
       "nibble inspect models/qwen2-vl-tiny", [name, &common] {
         const model::Binding binding(io::resolve_model(*name));
         const bool quantized = binding.quantized();

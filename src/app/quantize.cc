@@ -38,10 +38,10 @@ records::Measurements measurements_for(const Options& o, const model::Binding& s
 }
 
 void quantize(const Options& o, const Common& common) {
-  if (!o.force && std::filesystem::exists(o.out))
-    fail("{}: exists already; choose another name for -o, or say --force to replace it", o.out);
   const model::Binding source(io::resolve_model(o.model));
-  if (source.quantized()) fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", o.model);
+  if (source.quantized())
+    fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", o.model);
+  write::check_output(source, o.out, o.force);
   records::Plan plan;
   if (!o.plan.empty()) {
     plan = records::read_plan(o.plan);
@@ -67,10 +67,10 @@ void quantize(const Options& o, const Common& common) {
 
 void add_quantize(CLI::App& app, Common& common) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = add_command(app, common, "quantize",
-                                  "Write a dynamic 4-bit checkpoint; runs the stages that are missing",
-                                  "nibble quantize models/qwen2-vl-tiny -o qwen2-vl-tiny-dynamic --budget 28%",
-                                  [o, &common] { quantize(*o, common); });
+  CLI::App* command = add_command(
+      app, common, "quantize", "Write a dynamic 4-bit checkpoint; runs the stages that are missing",
+      "nibble quantize models/qwen2-vl-tiny -o qwen2-vl-tiny-dynamic --budget 28%",
+      [o, &common] { quantize(*o, common); });
   add_model(command, o->model);
   command->add_option("-o,--out", o->out, "Folder to write")->required()->type_name("OUT");
   add_policy(command, o->budget, o->policy);

@@ -47,8 +47,8 @@ std::vector<data::Item> load_items(const std::vector<std::string>& files, const 
   return data::make_items(samples, maker, window);
 }
 
-records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files, int64_t window,
-                                    bool allow_nonfinite, const Common& common) {
+records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files,
+                                    int64_t window, bool allow_nonfinite, const Common& common) {
   LoadedModel model(name, common);
   if (model.binding.quantized())
     fail("{}: is quantized; measure the 16-bit checkpoint that it was made of", name);
@@ -64,14 +64,14 @@ void check_measurements(const records::Measurements& measurements, const records
   const auto& theirs = measurements.inventory.linears;
   if (measurements.inventory.family != inventory.family || ours.size() != theirs.size())
     fail("the measurements are of {} ({}, {} linears), not of {} ({}, {} linears); measure this model",
-         measurements.inventory.model, measurements.inventory.family, theirs.size(), inventory.model, inventory.family,
-         ours.size());
+         measurements.inventory.model, measurements.inventory.family, theirs.size(), inventory.model,
+         inventory.family, ours.size());
   for (size_t i = 0; i < ours.size(); ++i)
     if (ours[i].name != theirs[i].name || ours[i].out != theirs[i].out || ours[i].in != theirs[i].in ||
         ours[i].dtype != theirs[i].dtype)
       fail("the measurements are of {}, where {} is ({}, {}); in {} it is {} ({}, {}); measure this model",
-           measurements.inventory.model, theirs[i].name, theirs[i].out, theirs[i].in, inventory.model, ours[i].name,
-           ours[i].out, ours[i].in);
+           measurements.inventory.model, theirs[i].name, theirs[i].out, theirs[i].in, inventory.model,
+           ours[i].name, ours[i].out, ours[i].in);
 }
 
 std::string description(const model::Binding& binding) {

@@ -37,19 +37,20 @@ struct LoadedModel {
   LoadedModel(const LoadedModel&) = delete;
 };
 
-/// Where the data that nibble ships lies: $NIBBLE_SHARE, ../share/nibble beside the program, or the source tree.
-/// Throws Error when none is there.
+/// Where the data that nibble ships lies: $NIBBLE_SHARE, ../share/nibble beside the program, or the source
+/// tree. Throws Error when none is there.
 std::filesystem::path share_folder();
 
-/// Inputs of a command: `files`, or the shipped set `shipped` ("calibration", "evaluation") with a line on stderr.
+/// Inputs of a command: `files`, or the shipped set `shipped` ("calibration", "evaluation") with a line on
+/// stderr.
 std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
                                    const data::PromptMaker& maker, int64_t window);
 /// The files that load_items reads.
 std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped);
 
 /// Measurements of a 16-bit model; answers that samples leave open are completed first.
-records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files, int64_t window,
-                                    bool allow_nonfinite, const Common& common);
+records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files,
+                                    int64_t window, bool allow_nonfinite, const Common& common);
 
 /// Throws Error unless the measurements were made on a model with these linears.
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);

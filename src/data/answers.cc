@@ -45,7 +45,8 @@ void complete_answers(std::span<Item> items, run::Runner& model, const PromptMak
       open[i]->answer = said[i - begin];
       const bool ended = static_cast<int64_t>(said[i - begin].size()) < kAnswerTokens;
       const auto& end_tokens = model.spec().tokens.end;
-      if ((ended && !end_tokens.empty()) || open[i]->answer.empty()) open[i]->answer.push_back(end_tokens.front());
+      if ((ended && !end_tokens.empty()) || open[i]->answer.empty())
+        open[i]->answer.push_back(end_tokens.front());
     }
     progress.advance(static_cast<int64_t>(end - begin));
   }

@@ -16,8 +16,8 @@ inline constexpr int64_t kAnswerTokens = 64;
 /// Gives every item without an answer the model's own greedy one. `model` should be the 16-bit model.
 void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker);
 
-/// Cuts items into consecutive ranges [begin, end) whose rows (patches plus tokens, answers included) come to at most
-/// `rows`, each of at least one item. The cut depends on the items alone.
+/// Cuts items into consecutive ranges [begin, end) whose rows (patches plus tokens, answers included) come to
+/// at most `rows`, each of at least one item. The cut depends on the items alone.
 std::vector<std::pair<size_t, size_t>> batches(std::span<const Item> items, int64_t rows);
 
 /// Rows of a batch for whole passes: enough for tall products, little memory.

@@ -38,8 +38,8 @@ run::Prompt PromptMaker::expand(std::vector<int64_t> ids, std::span<const fs::pa
   const auto places = std::count(ids.begin(), ids.end(), image);
   if (image < 0 && !images.empty()) fail("{}: this model takes no pictures", images[0].string());
   if (image >= 0 && places != static_cast<ptrdiff_t>(images.size()))
-    fail("the prompt has {} image token(s) for {} picture(s); write {} once where each picture belongs", places,
-         images.size(), tokenizer_.token_of(image).value_or("the image token"));
+    fail("the prompt has {} image token(s) for {} picture(s); write {} once where each picture belongs",
+         places, images.size(), tokenizer_.token_of(image).value_or("the image token"));
   size_t next = 0;
   for (int64_t id : ids) {
     if (id != image) {

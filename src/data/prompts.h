@@ -28,7 +28,8 @@ class PromptMaker {
 
   /// The ids of an answer as the model would have said it, the end-of-turn token last.
   std::vector<int64_t> answer(const std::string& text) const;
-  /// Windows of at most `window` tokens of a plain text, without special tokens; a last one of one token is dropped.
+  /// Windows of at most `window` tokens of a plain text, without special tokens; a last one of one token is
+  /// dropped.
   std::vector<std::vector<int64_t>> windows(const std::string& text, int64_t window) const;
   /// Text of generated ids, without special tokens.
   std::string decode(const std::vector<int64_t>& ids) const;
@@ -48,10 +49,10 @@ class PromptMaker {
 struct Item {
   std::string id;
   std::string prompt_text;
-  std::string answer_text;         // "" for a plain text
-  bool plain = false;              // a window of plain text: nothing to generate
-  run::Prompt prompt;              // without the answer; of a plain text only the first token
-  std::vector<int64_t> answer;     // what must follow, the end-of-turn token last; empty: not known yet
+  std::string answer_text;      // "" for a plain text
+  bool plain = false;           // a window of plain text: nothing to generate
+  run::Prompt prompt;           // without the answer; of a plain text only the first token
+  std::vector<int64_t> answer;  // what must follow, the end-of-turn token last; empty: not known yet
 
   /// Prompt and answer but for its last token: what is fed so that every answer token is predicted.
   run::Prompt fed() const;

@@ -70,7 +70,8 @@ void read_folder(const fs::path& folder, std::vector<Sample>& out) {
   for (const auto& entry : fs::directory_iterator(folder))
     if (entry.is_regular_file() && is_picture(entry.path())) pictures.push_back(entry.path());
   if (pictures.empty())
-    fail("{}: the folder holds neither samples.jsonl nor pictures (.png, .jpg, .jpeg, .webp)", folder.string());
+    fail("{}: the folder holds neither samples.jsonl nor pictures (.png, .jpg, .jpeg, .webp)",
+         folder.string());
   std::sort(pictures.begin(), pictures.end());
   for (const fs::path& picture : pictures) {
     Sample sample;
@@ -90,7 +91,8 @@ std::vector<Sample> read_samples(std::span<const std::string> files) {
     if (fs::is_directory(path))
       read_folder(path, out);
     else if (!fs::exists(path))
-      fail("{}: no such file or folder; --data takes samples.jsonl, a text .jsonl or a folder of pictures", name);
+      fail("{}: no such file or folder; --data takes samples.jsonl, a text .jsonl or a folder of pictures",
+           name);
     else if (is_picture(path))
       fail("{}: is a picture; give its folder, or a samples.jsonl that names it", name);
     else

@@ -78,7 +78,8 @@ records::Evaluation evaluate(run::Runner& model, run::Runner* reference, std::sp
   out.samples.resize(items.size());
   Progress progress("eval", static_cast<int64_t>(items.size()), "samples");
   // Logits take most of the memory: at most about 256 MB of them at a time.
-  const int64_t rows = std::clamp<int64_t>((int64_t{1} << 26) / model.spec().text.vocabulary, 256, data::kBatchRows);
+  const int64_t rows =
+      std::clamp<int64_t>((int64_t{1} << 26) / model.spec().text.vocabulary, 256, data::kBatchRows);
   for (const auto& [begin, end] : data::batches(items, rows)) {
     const auto batch = items.subspan(begin, end - begin);
     const Matrix logits = answer_logits(model, batch);
@@ -97,7 +98,8 @@ records::Evaluation evaluate(run::Runner& model, run::Runner* reference, std::sp
       judge(batch[i], logits, reference ? &other : nullptr, first[i], result);
     });
     if (options.generate)
-      generate_outputs(model, batch, maker, options.max_new_tokens, std::span(out.samples).subspan(begin, end - begin));
+      generate_outputs(model, batch, maker, options.max_new_tokens,
+                       std::span(out.samples).subspan(begin, end - begin));
     progress.advance(static_cast<int64_t>(end - begin));
   }
   records::summarize(out);

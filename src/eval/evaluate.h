@@ -15,10 +15,10 @@ struct Options {
   bool generate = true;         // false: loss, KL and agreement only; `output` stays empty
 };
 
-/// Runs the items through `model`, and through `reference` when it is given. Every item must have its answer. KL is
-/// KL(reference || model) in nats at each position of the answer (its tokens and the end-of-turn token), softmax in
-/// fp32; the answer is teacher-forced. Totals are filled in.
-/// The same result for any number of threads.
+/// Runs the items through `model`, and through `reference` when it is given. Every item must have its answer.
+/// KL is KL(reference || model) in nats at each position of the answer (its tokens and the end-of-turn
+/// token), softmax in fp32; the answer is teacher-forced. Totals are filled in. The same result for any
+/// number of threads.
 records::Evaluation evaluate(run::Runner& model, run::Runner* reference, std::span<const data::Item> items,
                              const data::PromptMaker& maker, const Options& options);
 

@@ -58,7 +58,8 @@ struct Rounded {
   Tensor decoded;
   int64_t bytes = 0;  // of all its tensors in a file
 
-  Rounded(const model::Binding& binding, const model::Linear& linear) : original(binding.weight(linear, buffer_)) {
+  Rounded(const model::Binding& binding, const model::Linear& linear)
+      : original(binding.weight(linear, buffer_)) {
     const quant::Packed4 packed = quant::encode4(original, quant::Format::nf4, true);
     decoded = quant::decode4(packed);
     bytes = model::nf4_bytes(linear.out, linear.in, original.dtype, packed.nested->offset);
@@ -71,7 +72,8 @@ struct Rounded {
 /// One measuring pass. Errors of a block are worked out as soon as all items went through it.
 class Pass {
  public:
-  Pass(run::Weights& weights, std::span<const data::Item> items, const std::string& model, bool allow_nonfinite)
+  Pass(run::Weights& weights, std::span<const data::Item> items, const std::string& model,
+       bool allow_nonfinite)
       : weights_(weights),
         binding_(weights.binding()),
         runner_(weights, &observer_),
@@ -169,7 +171,10 @@ class Pass {
     out_.inventory.linears[at].bytes4 = rounded.bytes;
     const quant::WeightError weight = quant::weight_error(rounded.original, rounded.decoded.view());
     records::LinearErrors& errors = out_.errors[at];
-    errors = {.name = linear.name, .weight = weight.relative, .largest_block = weight.largest_block, .activation = {}};
+    errors = {.name = linear.name,
+              .weight = weight.relative,
+              .largest_block = weight.largest_block,
+              .activation = {}};
     Matrix w(linear.out, linear.in), d(linear.out, linear.in);
     to_float(rounded.original, w.data());
     to_float(rounded.decoded.view(), d.data());
@@ -201,8 +206,8 @@ class Pass {
 
 }  // namespace
 
-records::Measurements measure(run::Weights& weights, std::span<const data::Item> items, const std::string& model,
-                              bool allow_nonfinite) {
+records::Measurements measure(run::Weights& weights, std::span<const data::Item> items,
+                              const std::string& model, bool allow_nonfinite) {
   if (items.empty()) fail("there is nothing to measure on; give samples, texts or pictures with --data");
   return Pass(weights, items, model, allow_nonfinite).run();
 }

@@ -12,13 +12,13 @@
 namespace nibble::measure {
 
 /// Runs the 16-bit model over the items (prompts with their answers) and measures every linear:
-/// |W - Q(W)| / |W|, and |X W' - X Q(W)'| / |X W'| for each modality from the Gram matrices X'X of the linear's tap
-/// (Frobenius norms; Q is NF4 with double quantization, decoded as a reader does). One block's weights and Gram
-/// matrices are in memory at a time, and the hidden states of all items. Sizes in the inventory become exact.
-/// Loaded weights are released on the way. Throws Error for a weight that is not finite, unless allowed.
-/// The same bits for any number of threads.
-records::Measurements measure(run::Weights& weights, std::span<const data::Item> items, const std::string& model,
-                              bool allow_nonfinite);
+/// |W - Q(W)| / |W|, and |X W' - X Q(W)'| / |X W'| for each modality from the Gram matrices X'X of the
+/// linear's tap (Frobenius norms; Q is NF4 with double quantization, decoded as a reader does). One block's
+/// weights and Gram matrices are in memory at a time, and the hidden states of all items. Sizes in the
+/// inventory become exact. Loaded weights are released on the way. Throws Error for a weight that is not
+/// finite, unless allowed. The same bits for any number of threads.
+records::Measurements measure(run::Weights& weights, std::span<const data::Item> items,
+                              const std::string& model, bool allow_nonfinite);
 
 /// Makes bytes4 of every linear of the inventory exact by looking at the weights.
 void exact_sizes(const model::Binding& binding, records::Inventory& inventory);

@@ -51,8 +51,8 @@ Binding::Binding(const std::filesystem::path& folder)
     const TensorView view = this->tensor(tensor.name);
     const std::string& file = checkpoint_.file_of(stored_[tensor.name]).string();
     if (!is_float(view.dtype))
-      fail("{}: tensor {} is {}, not a float type; is this a quantized layout that nibble does not read?", file,
-           stored_[tensor.name], dtype_name(view.dtype));
+      fail("{}: tensor {} is {}, not a float type; is this a quantized layout that nibble does not read?",
+           file, stored_[tensor.name], dtype_name(view.dtype));
     if (view.shape != tensor.shape)
       fail("{}: tensor {} has shape {}, but config.json asks for {}", file, stored_[tensor.name],
            shape_text(view.shape), shape_text(tensor.shape));
@@ -63,14 +63,18 @@ std::string Binding::find(const std::string& published) const {
   if (checkpoint_.has(published)) return published;
   const std::string in_tree = respell(published, family_->module_tree);
   if (checkpoint_.has(in_tree)) return in_tree;
-  fail("{}: tensor {} is missing; the files do not belong to this config.json, or the download is not complete",
-       checkpoint_.folder().string(), published);
+  fail(
+      "{}: tensor {} is missing; the files do not belong to this config.json, or the download is not "
+      "complete",
+      checkpoint_.folder().string(), published);
 }
 
 void Binding::bind_linear(const Linear& linear, const Shape& shape) {
   const std::string weight = stored_.at(linear.name + ".weight");
   const TensorView view = checkpoint_.tensor(weight);
-  BoundLinear bound{.stored = weight.substr(0, weight.size() - 7), .storage = Storage::plain, .dtype = view.dtype,
+  BoundLinear bound{.stored = weight.substr(0, weight.size() - 7),
+                    .storage = Storage::plain,
+                    .dtype = view.dtype,
                     .bytes = view.bytes()};
   for (const auto& [key, storage] : kStateKeys)
     if (checkpoint_.has(weight + std::string(key))) bound.storage = storage;
@@ -78,8 +82,10 @@ void Binding::bind_linear(const Linear& linear, const Shape& shape) {
   Shape found = view.shape;
   if (bound.storage == Storage::plain) {
     if (!is_float(view.dtype))
-      fail("{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4 and FP4, and 16- or 32-bit floats",
-           file, weight, dtype_name(view.dtype));
+      fail(
+          "{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4 and FP4, and 16- or "
+          "32-bit floats",
+          file, weight, dtype_name(view.dtype));
   } else {
     linears_[linear.name] = bound;
     const quant::Packed4 packed = this->packed(linear);
@@ -119,7 +125,8 @@ quant::Packed4 Binding::packed(const Linear& linear) const {
     if (!checkpoint_.has(weight + suffix)) return std::nullopt;
     return checkpoint_.tensor(weight + suffix);
   };
-  return quant::from_tensors(lookup, fmt::format("{}: tensor {}", checkpoint_.file_of(weight).string(), weight));
+  return quant::from_tensors(lookup,
+                             fmt::format("{}: tensor {}", checkpoint_.file_of(weight).string(), weight));
 }
 
 TensorView Binding::weight(const Linear& linear, Tensor& buffer) const {
@@ -133,9 +140,11 @@ void Binding::check_finite(const std::string& stored) const {
   const TensorView view = checkpoint_.tensor(stored);
   if (!is_float(view.dtype)) return;
   if (const auto at = quant::find_nonfinite(view))
-    fail("{}: tensor {} holds NaN or infinity at element {} (byte {}); repair the checkpoint, or say --allow-nonfinite",
-         checkpoint_.file_of(stored).string(), stored, *at,
-         checkpoint_.tensors().at(stored).begin + *at * dtype_size(view.dtype));
+    fail(
+        "{}: tensor {} holds NaN or infinity at element {} (byte {}); repair the checkpoint, or say "
+        "--allow-nonfinite",
+        checkpoint_.file_of(stored).string(), stored, *at,
+        checkpoint_.tensors().at(stored).begin + *at * dtype_size(view.dtype));
 }
 
 bool Binding::quantized() const {
@@ -151,7 +160,8 @@ int64_t Binding::tensor_bytes() const {
 }
 
 records::Inventory Binding::inventory(const std::string& model) const {
-  records::Inventory out{.family = spec_.family, .model = model, .parameters = 0, .other_bytes = tensor_bytes(), .linears = {}};
+  records::Inventory out{
+      .family = spec_.family, .model = model, .parameters = 0, .other_bytes = tensor_bytes(), .linears = {}};
   for (const TensorSpec& tensor : tensor_table(spec_)) {
     int64_t count = 1;
     for (int64_t d : tensor.shape) count *= d;
@@ -161,8 +171,15 @@ records::Inventory Binding::inventory(const std::string& model) const {
     const BoundLinear& bound = linear(l);
     out.other_bytes -= bound.bytes;
     constexpr float kTypicalOffset = 0.05190518498420715f;
-    out.linears.push_back({.name = l.name, .group = l.group, .tap = l.tap, .part = tensor.part, .role = l.role,
-                           .depth = tensor.depth, .out = l.out, .in = l.in, .dtype = bound.dtype,
+    out.linears.push_back({.name = l.name,
+                           .group = l.group,
+                           .tap = l.tap,
+                           .part = tensor.part,
+                           .role = l.role,
+                           .depth = tensor.depth,
+                           .out = l.out,
+                           .in = l.in,
+                           .dtype = bound.dtype,
                            .bytes16 = count * dtype_size(bound.dtype),
                            .bytes4 = nf4_bytes(l.out, l.in, bound.dtype, kTypicalOffset)});
   }

@@ -27,9 +27,9 @@ std::string storage_text(const BoundLinear& linear);
 /// A checkpoint opened as a model of a known family. Immutable and thread-safe after construction.
 class Binding {
  public:
-  /// Reads config.json and generation_config.json, finds the family, and checks that every tensor is there under
-  /// the published name or that of the module tree, with its shape, a float dtype or a readable 4-bit layout.
-  /// Throws Error naming file and tensor.
+  /// Reads config.json and generation_config.json, finds the family, and checks that every tensor is there
+  /// under the published name or that of the module tree, with its shape, a float dtype or a readable 4-bit
+  /// layout. Throws Error naming file and tensor.
   explicit Binding(const std::filesystem::path& folder);
 
   const io::Checkpoint& checkpoint() const { return checkpoint_; }
@@ -44,17 +44,19 @@ class Binding {
   const BoundLinear& linear(const Linear& linear) const;
   /// A 4-bit linear, as stored.
   quant::Packed4 packed(const Linear& linear) const;
-  /// The weight as the readers compute with it: a view of the file for a plain one, else decoded into `buffer`.
+  /// The weight as the readers compute with it: a view of the file for a plain one, else decoded into
+  /// `buffer`.
   TensorView weight(const Linear& linear, Tensor& buffer) const;
-  /// Throws Error naming file, tensor, element and byte offset when a tensor of the files holds NaN or infinity.
+  /// Throws Error naming file, tensor, element and byte offset when a tensor of the files holds NaN or
+  /// infinity.
   void check_finite(const std::string& stored) const;
   /// True when any linear is stored in 4 bits.
   bool quantized() const;
   /// Bytes of all tensor data in the files.
   int64_t tensor_bytes() const;
 
-  /// The linears with their sizes. bytes4 is exact but for the digits of one number in each quant_state (a few
-  /// bytes); measuring makes it exact. `model` is the name that the user gave.
+  /// The linears with their sizes. bytes4 is exact but for the digits of one number in each quant_state (a
+  /// few bytes); measuring makes it exact. `model` is the name that the user gave.
   records::Inventory inventory(const std::string& model) const;
 
  private:
@@ -68,8 +70,8 @@ class Binding {
   std::map<std::string, BoundLinear> linears_;
 };
 
-/// Tensor data of a linear as NF4 with double quantization; `offset` is the mean of its absmax values, which the
-/// quant_state writes out in decimal.
+/// Tensor data of a linear as NF4 with double quantization; `offset` is the mean of its absmax values, which
+/// the quant_state writes out in decimal.
 int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset);
 
 }  // namespace nibble::model

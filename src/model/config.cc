@@ -10,8 +10,9 @@ Activation activation_field(const io::Fields& config, std::string_view fallback)
   const std::string name = config.string("hidden_act", fallback);
   const auto found = parse_activation(name);
   if (!found)
-    fail("{}: hidden_act \"{}\" is not known; nibble knows silu, gelu, gelu_pytorch_tanh, quick_gelu and relu",
-         config.what(), name);
+    fail(
+        "{}: hidden_act \"{}\" is not known; nibble knows silu, gelu, gelu_pytorch_tanh, quick_gelu and relu",
+        config.what(), name);
   return *found;
 }
 

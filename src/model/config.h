@@ -23,7 +23,8 @@ std::vector<int64_t> end_tokens(const io::Fields& config);
 /// Fails unless `hidden` features divide into `heads` heads of an even size, and the heads among `kv_heads`.
 void check_heads(const io::Fields& config, int64_t hidden, int64_t heads, int64_t kv_heads);
 
-/// The name of the module into which vLLM fuses a linear of this role ("qkv_proj", "gate_up_proj"), "" for none.
+/// The name of the module into which vLLM fuses a linear of this role ("qkv_proj", "gate_up_proj"), "" for
+/// none.
 std::string_view fused_module(records::Role role);
 
 }  // namespace nibble::model

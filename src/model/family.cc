@@ -9,7 +9,8 @@ namespace nibble::model {
 
 std::string respell(std::string_view name, Spelling spelling) {
   for (const Rename& r : spelling)
-    if (name.starts_with(r.published)) return std::string(r.other) + std::string(name.substr(r.published.size()));
+    if (name.starts_with(r.published))
+      return std::string(r.other) + std::string(name.substr(r.published.size()));
   return std::string(name);
 }
 
@@ -23,8 +24,10 @@ const Family& find_family(const io::Fields& config) {
   for (const Family* family : families())
     if (family->model_type == model_type) return *family;
   std::string known;
-  for (const Family* family : families()) known += fmt::format("{}{}", known.empty() ? "" : ", ", family->model_type);
-  fail("{}: model_type \"{}\" is not a family that nibble knows; known: {}", config.what(), model_type, known);
+  for (const Family* family : families())
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", family->model_type);
+  fail("{}: model_type \"{}\" is not a family that nibble knows; known: {}", config.what(), model_type,
+       known);
 }
 
 }  // namespace nibble::model

@@ -1,5 +1,5 @@
-// Families: one record answers everything about an architecture. Adding one touches one file under families/ and
-// one line of the registry.
+// Families: one record answers everything about an architecture. Adding one touches one file under families/
+// and one line of the registry.
 #pragma once
 
 #include <span>
@@ -30,11 +30,12 @@ enum class ChatFormat { chatml };
 enum class ImageFormat { none, qwen2_vl };
 
 struct Family {
-  std::string_view model_type;     // of config.json
-  std::string_view architecture;   // of config.json's "architectures"
-  std::string_view title;          // for people
+  std::string_view model_type;    // of config.json
+  std::string_view architecture;  // of config.json's "architectures"
+  std::string_view title;         // for people
 
-  /// The model that a config.json describes, published or transformers-5 style. Throws Error naming the field.
+  /// The model that a config.json describes, published or transformers-5 style. Throws Error naming the
+  /// field.
   Spec (*describe)(const io::Fields& config);
 
   /// config.json so that readers of both styles compute the same: each style's keys beside the other's.

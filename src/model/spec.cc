@@ -7,7 +7,9 @@ class Table {
  public:
   explicit Table(std::vector<TensorSpec>& out) : out_(out) {}
 
-  void plain(const std::string& name, Shape shape) { out_.push_back({name, std::move(shape), nullptr, part_, depth_}); }
+  void plain(const std::string& name, Shape shape) {
+    out_.push_back({name, std::move(shape), nullptr, part_, depth_});
+  }
 
   void linear(const Linear& linear) {
     out_.push_back({linear.name + ".weight", {linear.out, linear.in}, &linear, part_, depth_});

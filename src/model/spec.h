@@ -1,5 +1,5 @@
-// What a model is, as data: blocks of linears and norms with the names of their tensors. A family makes it from
-// config.json alone; nothing here reads a weight.
+// What a model is, as data: blocks of linears and norms with the names of their tensors. A family makes it
+// from config.json alone; nothing here reads a weight.
 #pragma once
 
 #include <cstdint>
@@ -37,13 +37,13 @@ struct Norm {
 
 /// A transformer block: x += out(attention(qkv(norm(x)))), then x += mlp_out(f(mlp_in(norm(x)))).
 struct Block {
-  std::string name;                         // "visual.blocks.3"
-  std::string attention_name, mlp_name;     // modules whose outputs are traced
-  std::string activation_name;              // likewise, "" for none
+  std::string name;                      // "visual.blocks.3"
+  std::string attention_name, mlp_name;  // modules whose outputs are traced
+  std::string activation_name;           // likewise, "" for none
   Norm attention_norm, mlp_norm;
-  std::vector<Linear> qkv;                  // one fused linear (rows q, k, v) or three: q, k, v
+  std::vector<Linear> qkv;  // one fused linear (rows q, k, v) or three: q, k, v
   Linear attention_out;
-  std::vector<Linear> mlp_in;               // plain MLP: one; gated MLP: gate and up
+  std::vector<Linear> mlp_in;  // plain MLP: one; gated MLP: gate and up
   Linear mlp_out;
 };
 
@@ -71,8 +71,9 @@ struct Stack {
 
 /// The vision tower: patches -> embedding -> blocks -> merger.
 struct Vision {
-  std::string patch_embed;    // module; a convolution without overlap is a linear over the flattened patch
-  std::string patch_linear;   // its convolution: name.weight (hidden, channels, temporal, patch, patch), no bias
+  std::string patch_embed;  // module; a convolution without overlap is a linear over the flattened patch
+  std::string
+      patch_linear;  // its convolution: name.weight (hidden, channels, temporal, patch, patch), no bias
   int64_t channels = 3, temporal_patch = 2, patch = 14;
   Stack stack;
   // The merger joins merge * merge neighbouring rows into one, then two linears with an activation between.
@@ -91,7 +92,7 @@ struct Text {
   int64_t vocabulary = 0;
   Stack stack;
   Norm norm;
-  std::string head;       // name.weight (vocabulary, hidden); when tied, the embedding serves
+  std::string head;  // name.weight (vocabulary, hidden); when tied, the embedding serves
   bool tied = false;
 };
 
@@ -113,9 +114,10 @@ struct Spec {
 struct TensorSpec {
   std::string name;
   Shape shape;
-  const Linear* linear = nullptr;  // set for the weight of a linear that can be quantized; points into the Spec
+  const Linear* linear =
+      nullptr;  // set for the weight of a linear that can be quantized; points into the Spec
   Part part = Part::text;
-  int64_t depth = 0;               // of the linear's block
+  int64_t depth = 0;  // of the linear's block
 };
 
 /// All tensors in the order of the forward pass; a tied head is not listed.

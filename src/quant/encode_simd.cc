@@ -1,5 +1,5 @@
-// Encoding of full blocks: absmax by integer comparison of fp32 bits, codes by a search in the sorted
-// thresholds.
+// Encoding of full blocks: absmax by integer comparison of magnitudes, several blocks at once; codes by a
+// guess and one exact comparison.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quant/encode_simd.cc"
 #include <hwy/cache_control.h>

@@ -15,6 +15,12 @@ using records::Decision;
 using records::Interval;
 using records::Modality;
 
+/// The tokens whose activations a linear reads; `sees`: the model has a vision tower.
+std::string modality_of(records::Part part, bool sees) {
+  if (part != records::Part::text) return "vision";
+  return sees ? "vision, text" : "text";
+}
+
 /// Two columns without a head: names and values.
 Table facts() {
   return Table({{"", Align::left}, {"", Align::left}});
@@ -96,25 +102,29 @@ std::string activation_text(const records::ActivationError& error) {
 }  // namespace
 
 std::string inventory_text(const records::Inventory& inventory) {
+  const bool sees = std::any_of(inventory.linears.begin(), inventory.linears.end(),
+                                [](const auto& linear) { return linear.part == records::Part::vision; });
   Table table({{"linear"},
                {"group"},
                {"tap"},
                {"part"},
+               {"modality"},
                {"role"},
                {"shape", Align::right},
                {"16 bit", Align::right},
                {"4 bit", Align::right}});
   for (const auto& linear : inventory.linears)
     table.add_row({linear.name, linear.group, linear.tap, std::string(part_name(linear.part)),
-                   std::string(role_name(linear.role)), fmt::format("{} x {}", linear.out, linear.in),
-                   bytes_text(linear.bytes16), bytes_text(linear.bytes4)});
+                   modality_of(linear.part, sees), std::string(role_name(linear.role)),
+                   fmt::format("{} x {}", linear.out, linear.in), bytes_text(linear.bytes16),
+                   bytes_text(linear.bytes4)});
   Table totals = facts();
   totals.add_row({"model", inventory.model});
   totals.add_row({"family", inventory.family});
   totals.add_row({"parameters", fmt::format("{}", inventory.parameters)});
   totals.add_row({"linears", fmt::format("{}", inventory.linears.size())});
   totals.add_row({"tensor data, 16 bit", size_text(inventory.bytes_all16())});
-  totals.add_row({"tensor data, all 4 bit", size_text(inventory.bytes_all4())});
+  totals.add_row({"tensor data, all 4 bit", "about " + size_text(inventory.bytes_all4())});
   return table.to_text() + "\n" + totals.to_text();
 }
 

@@ -13,7 +13,8 @@ void tell(Observer* observer, const std::string& module, ConstMatrix y) {
   if (observer && !module.empty()) observer->output(module, y);
 }
 
-void tell_tap(Observer* observer, const std::vector<model::Linear>& readers, ConstMatrix x, const Batch& batch) {
+void tell_tap(Observer* observer, const std::vector<model::Linear>& readers, ConstMatrix x,
+              const Batch& batch) {
   if (!observer) return;
   std::vector<const model::Linear*> pointers;
   for (const auto& reader : readers) pointers.push_back(&reader);
@@ -55,15 +56,16 @@ Matrix attend(const model::Stack& stack, int64_t index, const Projections& p, co
   const float scale = 1.0f / std::sqrt(static_cast<float>(stack.head_dim));
   const auto one = [&](int64_t i) {
     const Segment& s = batch.segments[static_cast<size_t>(i)];
-    ConstMatrix k = ConstMatrix(p.k).row_range(s.begin, s.rows), v = ConstMatrix(p.v).row_range(s.begin, s.rows);
+    ConstMatrix k = ConstMatrix(p.k).row_range(s.begin, s.rows),
+                v = ConstMatrix(p.v).row_range(s.begin, s.rows);
     if (s.cache) {
       LayerCache& cache = (*s.cache)[static_cast<size_t>(index)];
       cache.append(k, v);
       k = cache.keys();
       v = cache.values();
     }
-    kernels::attention(ConstMatrix(p.q).row_range(s.begin, s.rows), k, v, stack.heads, stack.kv_heads, stack.causal,
-                       scale, out.mut().row_range(s.begin, s.rows));
+    kernels::attention(ConstMatrix(p.q).row_range(s.begin, s.rows), k, v, stack.heads, stack.kv_heads,
+                       stack.causal, scale, out.mut().row_range(s.begin, s.rows));
   };
   // Few segments are long: threads share each. Many are short: a thread takes each.
   const auto n = static_cast<int64_t>(batch.segments.size());

@@ -18,8 +18,10 @@ using records::Modality;
 class Observer {
  public:
   virtual ~Observer() = default;
-  /// The one input x (rows, in) that all of `readers` are about to be multiplied with. `modality` has one entry a row.
-  virtual void tap(std::span<const model::Linear* const> readers, ConstMatrix x, std::span<const Modality> modality) {
+  /// The one input x (rows, in) that all of `readers` are about to be multiplied with. `modality` has one
+  /// entry a row.
+  virtual void tap(std::span<const model::Linear* const> readers, ConstMatrix x,
+                   std::span<const Modality> modality) {
     (void)readers, (void)x, (void)modality;
   }
   /// The output y (rows, features) of a module, by its published name.
@@ -48,10 +50,10 @@ struct Segment {
 
 /// Hidden states on their way through a stack of blocks.
 struct Batch {
-  Matrix hidden;                    // (rows, hidden)
-  Matrix cosine, sine;              // (rows, half): rotary angles of each row
-  std::vector<Modality> modality;   // (rows)
-  std::vector<Segment> segments;    // cover all rows, in order
+  Matrix hidden;                   // (rows, hidden)
+  Matrix cosine, sine;             // (rows, half): rotary angles of each row
+  std::vector<Modality> modality;  // (rows)
+  std::vector<Segment> segments;   // cover all rows, in order
 };
 
 /// The output of a linear: x (rows, in) * W' + bias; tells the observer its output.

@@ -26,7 +26,8 @@ Batch Runner::embed_patches(std::span<const Picture* const> pictures) {
     std::copy_n(p->pixels->data(), p->patches() * pixels.cols(), pixels.row(at));
     for (const Position& position : patch_positions(*p, vision.merge)) positions.push_back(position);
     for (int64_t t = 0; t < p->grid_t; ++t)
-      batch.segments.push_back({.begin = at + t * p->grid_h * p->grid_w, .rows = p->grid_h * p->grid_w, .cache = nullptr});
+      batch.segments.push_back(
+          {.begin = at + t * p->grid_h * p->grid_w, .rows = p->grid_h * p->grid_w, .cache = nullptr});
     at += p->patches();
   }
   batch.hidden = Matrix(rows, vision.stack.hidden);
@@ -123,8 +124,10 @@ Sequence Runner::sequence(const Prompt& prompt) const {
   if (prompt.ids.empty()) fail("the prompt is empty; give at least one token");
   for (int64_t id : prompt.ids)
     if (id < 0 || id >= spec().text.vocabulary)
-      fail("token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not belong together",
-           id, spec().text.vocabulary);
+      fail(
+          "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not belong "
+          "together",
+          id, spec().text.vocabulary);
   Sequence out;
   out.ids = prompt.ids;
   out.positions = prompt_positions(prompt, spec(), out.next_position);
@@ -190,7 +193,8 @@ std::vector<std::vector<int64_t>> Runner::generate(std::span<const Prompt* const
     for (size_t k = 0; k < running.size(); ++k) {
       const size_t i = running[k];
       Sequence& s = sequences[i];
-      const int64_t id = kernels::argmax({logits.row(static_cast<int64_t>(k)), static_cast<size_t>(logits.cols())});
+      const int64_t id =
+          kernels::argmax({logits.row(static_cast<int64_t>(k)), static_cast<size_t>(logits.cols())});
       if (is_end(id)) {
         s = {};
         continue;

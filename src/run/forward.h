@@ -43,16 +43,16 @@ class Runner {
   /// Logits (rows, vocabulary) of chosen rows of finished hidden states.
   Matrix logits(const Batch& batch, std::span<const int64_t> rows);
 
-  /// The sequence of a prompt, its pictures not yet encoded. Throws Error when image tokens do not fit the pictures,
-  /// an id is outside the vocabulary, or the prompt is empty.
+  /// The sequence of a prompt, its pictures not yet encoded. Throws Error when image tokens do not fit the
+  /// pictures, an id is outside the vocabulary, or the prompt is empty.
   Sequence sequence(const Prompt& prompt) const;
   /// Gives each sequence its rows of the merged features of all prompts' pictures, in order.
   void share_features(const Matrix& features, std::span<Sequence> sequences,
                       std::span<const Prompt* const> prompts) const;
   /// Sequences of prompts with their pictures encoded.
   std::vector<Sequence> start(std::span<const Prompt* const> prompts);
-  /// Feeds all tokens not yet fed and returns the logits of the last `last[i]` tokens of sequence i, one sequence
-  /// after the other.
+  /// Feeds all tokens not yet fed and returns the logits of the last `last[i]` tokens of sequence i, one
+  /// sequence after the other.
   Matrix feed(std::span<Sequence* const> sequences, std::span<const int64_t> last, bool keep);
 
   /// Greedy continuations of at most `limit` tokens, end tokens not included. All sequences run side by side.

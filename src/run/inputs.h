@@ -30,12 +30,13 @@ struct Prompt {
   std::vector<Picture> pictures;  // in the order of their tokens
 };
 
-/// Position of a row on the axes of rotary embedding: time, height, width for text; row and column for patches.
+/// Position of a row on the axes of rotary embedding: time, height, width for text; row and column for
+/// patches.
 using Position = std::array<int64_t, 3>;
 
-/// Positions of all tokens (M-RoPE: a picture holds the time and spreads height and width; text after it goes on from
-/// the largest position so far), and the position of the next token in `next`.
-/// Throws Error when the image tokens do not fit the pictures.
+/// Positions of all tokens (M-RoPE: a picture holds the time and spreads height and width; text after it goes
+/// on from the largest position so far), and the position of the next token in `next`. Throws Error when the
+/// image tokens do not fit the pictures.
 std::vector<Position> prompt_positions(const Prompt& prompt, const model::Spec& spec, int64_t& next);
 
 /// Row and column of every patch in merge order, frame after frame.

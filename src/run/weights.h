@@ -11,8 +11,8 @@
 
 namespace nibble::run {
 
-/// Loads at first use and keeps until released. Not thread-safe: one thread drives a forward pass. The binding
-/// must outlive it.
+/// Loads at first use and keeps until released. Not thread-safe: one thread drives a forward pass. The
+/// binding must outlive it.
 class Weights {
  public:
   Weights(const model::Binding& binding, kernels::Compute compute) : binding_(binding), compute_(compute) {}
@@ -20,7 +20,8 @@ class Weights {
   const model::Binding& binding() const { return binding_; }
   kernels::Compute compute() const { return compute_; }
 
-  /// The weight of a linear that can be quantized (decoded if it is stored in 4 bits), or what replace() gave.
+  /// The weight of a linear that can be quantized (decoded if it is stored in 4 bits), or what replace()
+  /// gave.
   const kernels::Weight& linear(const model::Linear& linear);
   /// Any other matrix or convolution as a (rows, rest) weight, by the name of its module.
   const kernels::Weight& matrix(const std::string& module);

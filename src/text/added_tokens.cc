@@ -65,6 +65,7 @@ std::optional<AddedTokens::Tree::Match> AddedTokens::Tree::longest_at(std::strin
 AddedTokens::AddedTokens(const io::Json& json, const std::string& what, const Bpe& model,
                          const Normalizer& normalizer)
     : normalizer_(normalizer) {
+  if (!json.is_null() && !json.is_array()) fail("{} is not an array", what);
   int64_t next_id = model.tokens();
   for (size_t i = 0; i < json.size(); ++i) {
     const std::string place = fmt::format("{}[{}]", what, i);

@@ -24,9 +24,9 @@ struct Piece {
 /// Immutable, hence thread-safe.
 class AddedTokens {
  public:
-  /// `json` is the array. Throws Error naming `what` and the token that is wrong: contents and ids must be
-  /// unique, and each id the one that the reference gives the token (that of the vocabulary, or the next free
-  /// one).
+  /// `json` is the array, or null. Throws Error naming `what` and the token that is wrong: contents and ids
+  /// must be unique, and each id the one that the reference gives the token (that of the vocabulary, or the
+  /// next free one).
   AddedTokens(const io::Json& json, const std::string& what, const Bpe& model, const Normalizer& normalizer);
 
   /// Cuts a text, valid UTF-8, at the added tokens and normalizes what lies between them. Tokens with

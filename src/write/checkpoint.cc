@@ -22,13 +22,13 @@ std::vector<const model::Linear*> kept_linears(const model::Binding& source, con
   for (const model::Linear* l : linears) {
     const auto it = keep.find(l->name);
     if (it == keep.end())
-      fail("the plan (made for {}) says nothing about {} of {}; make a plan for this model", plan.model, l->name,
-           source.checkpoint().folder().string());
+      fail("the plan (made for {}) says nothing about {} of {}; make a plan for this model", plan.model,
+           l->name, source.checkpoint().folder().string());
     if (it->second) out.push_back(l);
   }
   if (keep.size() != linears.size())
-    fail("the plan (made for {}) decides on {} linears, but {} has {}; make a plan for this model", plan.model,
-         keep.size(), source.checkpoint().folder().string(), linears.size());
+    fail("the plan (made for {}) decides on {} linears, but {} has {}; make a plan for this model",
+         plan.model, keep.size(), source.checkpoint().folder().string(), linears.size());
   return out;
 }
 
@@ -57,8 +57,16 @@ std::vector<std::vector<io::PlannedTensor>> plan_tensors(const model::Binding& s
   return out;
 }
 
+void copy_file(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::copy_file(from, to, error);
+  if (error) fail("{}: cannot be copied to {}: {}", from.string(), to.string(), error.message());
+}
+
 io::Json nibble_json(const records::Plan& plan, const Options& options, int64_t tensor_bytes) {
-  return {{"nibble", options.version}, {"command", options.command}, {"tensor_bytes", tensor_bytes},
+  return {{"nibble", options.version},
+          {"command", options.command},
+          {"tensor_bytes", tensor_bytes},
           {"plan", records::to_json(plan)}};
 }
 
@@ -75,10 +83,20 @@ io::Json quantized_config(const model::Binding& source, const std::vector<const 
   return config;
 }
 
+void check_output(const model::Binding& source, const fs::path& out, bool force) {
+  std::error_code ignored;
+  if (fs::equivalent(out, source.checkpoint().folder(), ignored))
+    fail("{}: is the 16-bit checkpoint itself; choose another folder for -o", out.string());
+  if (!force && fs::exists(fs::symlink_status(out, ignored)))
+    fail("{}: exists already; choose another name for -o, or say --force to replace it", out.string());
+}
+
 Written write_checkpoint(const model::Binding& source, const records::Plan& plan, const fs::path& out,
                          const Options& options) {
   if (source.quantized() || source.checkpoint().config().contains("quantization_config"))
-    fail("{}: is quantized already; quantize the 16-bit checkpoint that it was made of", source.checkpoint().folder().string());
+    fail("{}: is quantized already; quantize the 16-bit checkpoint that it was made of",
+         source.checkpoint().folder().string());
+  check_output(source, out, options.force);
   const auto kept = kept_linears(source, plan);
   io::OutputFolder folder(out, options.force);
   auto groups = plan_tensors(source, kept, options);
@@ -90,18 +108,19 @@ Written write_checkpoint(const model::Binding& source, const records::Plan& plan
     constexpr int64_t kMiB = 1 << 20;
     Progress progress("write", total / kMiB, "MiB");
     int64_t told = 0;
-    written.tensor_bytes = io::write_shards(folder.path(), std::move(groups), options.max_shard_bytes, [&](int64_t bytes) {
-      progress.advance(bytes / kMiB - told);
-      told = bytes / kMiB;
-    });
+    written.tensor_bytes =
+        io::write_shards(folder.path(), std::move(groups), options.max_shard_bytes, [&](int64_t bytes) {
+          progress.advance(bytes / kMiB - told);
+          told = bytes / kMiB;
+        });
   }
   for (const fs::path& file : source.checkpoint().side_files())
-    if (file.filename() != "nibble.json")
-      io::write_file(folder.path() / file.filename(), io::read_file(file));
+    if (file.filename() != "nibble.json") copy_file(file, folder.path() / file.filename());
   io::write_file(folder.path() / "config.json", io::dump_json(quantized_config(source, kept)) + "\n");
   records::Plan final_plan = plan;
   final_plan.bytes = written.tensor_bytes;
-  io::write_file(folder.path() / "nibble.json", io::dump_json(nibble_json(final_plan, options, written.tensor_bytes)) + "\n");
+  io::write_file(folder.path() / "nibble.json",
+                 io::dump_json(nibble_json(final_plan, options, written.tensor_bytes)) + "\n");
   for (const auto& entry : fs::directory_iterator(folder.path())) written.files += entry.is_regular_file();
   folder.commit();
   return written;

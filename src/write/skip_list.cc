@@ -72,7 +72,8 @@ std::set<std::string> mixed_modules(const model::Spec& spec, const model::Family
   std::set<std::string> with, without, out;
   for (const model::Linear* l : model::linears(spec))
     (kept.contains(l->name) ? with : without).insert(vllm_module(*l, family));
-  std::set_intersection(with.begin(), with.end(), without.begin(), without.end(), std::inserter(out, out.end()));
+  std::set_intersection(with.begin(), with.end(), without.begin(), without.end(),
+                        std::inserter(out, out.end()));
   return out;
 }
 
@@ -113,12 +114,14 @@ std::vector<std::string> skip_list(const model::Spec& spec, const model::Family&
 }
 
 std::vector<std::string> check_skip_list(const std::vector<std::string>& list, const model::Spec& spec,
-                                         const model::Family& family, const std::vector<const model::Linear*>& kept) {
+                                         const model::Family& family,
+                                         const std::vector<const model::Linear*>& kept) {
   const std::set<std::string> names = names_of(kept);
   const auto mixed = mixed_modules(spec, family, names);
   std::vector<std::string> out;
   const auto ask = [&](const ReaderRule& rule, const std::string& name, bool wanted) {
-    const bool skips = std::any_of(list.begin(), list.end(), [&](const auto& key) { return rule.skips(key, name); });
+    const bool skips =
+        std::any_of(list.begin(), list.end(), [&](const auto& key) { return rule.skips(key, name); });
     if (skips != wanted)
       out.push_back(fmt::format("{} would {} {}", rule.reader, skips ? "skip" : "quantize", name));
   };

@@ -32,7 +32,8 @@ class Cli : public testing::Test {
  protected:
   Outcome nibble(const std::string& arguments) {
     const fs::path out = folder_.path() / "stdout", err = folder_.path() / "stderr";
-    const std::string command = fmt::format("'{}' {} >'{}' 2>'{}'", NIBBLE_BINARY, arguments, out.string(), err.string());
+    const std::string command =
+        fmt::format("'{}' {} >'{}' 2>'{}'", NIBBLE_BINARY, arguments, out.string(), err.string());
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, io::read_file(out), io::read_file(err)};
   }
@@ -66,7 +67,8 @@ void overwrite(const fs::path& file, std::streamoff at, const std::string& bytes
 }
 
 TEST_F(Cli, HelpShowsAnExampleForEachCommand) {
-  for (const char* command : {"inspect", "measure", "plan", "quantize", "eval", "compare", "generate", "trace"}) {
+  for (const char* command :
+       {"inspect", "measure", "plan", "quantize", "eval", "compare", "generate", "trace"}) {
     const Outcome o = nibble(std::string(command) + " --help");
     EXPECT_EQ(o.code, 0);
     EXPECT_THAT(o.out, HasSubstr(std::string("Example:\n  nibble ") + command));
@@ -106,7 +108,8 @@ TEST_F(Cli, WrongShape) {
   io::Json config = io::read_json(model / "config.json");
   config["intermediate_size"] = 513;
   io::write_file(model / "config.json", io::dump_json(config));
-  expect_error("inspect " + model.string(), "model.layers.0.mlp.gate_proj.weight", "[512, 192]", "[513, 192]");
+  expect_error("inspect " + model.string(), "model.layers.0.mlp.gate_proj.weight", "[512, 192]",
+               "[513, 192]");
 }
 
 TEST_F(Cli, NonfiniteWeightsAreRefusedByNameAndOffset) {
@@ -135,8 +138,8 @@ TEST_F(Cli, Data) {
   io::write_file(temp("bad.jsonl"), "{\"text\": \"fine\"}\n{\"text\": 4}\n");
   expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("bad.jsonl"), "bad.jsonl:2");
   io::write_file(temp("missing.jsonl"), "{\"image\": \"gone.png\", \"prompt\": \"What?\"}\n");
-  expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("missing.jsonl"), "missing.jsonl:1",
-               "gone.png");
+  expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("missing.jsonl"),
+               "missing.jsonl:1", "gone.png");
   EXPECT_FALSE(fs::exists(temp("m.json")));
 }
 
@@ -146,16 +149,24 @@ TEST_F(Cli, OutputFolders) {
   expect_error("quantize " + kModel + " --policy all -o " + temp("there"), "there", "--force");
   EXPECT_EQ(io::read_file(temp("there/keep.txt")), "mine");
   expect_error("quantize " + kModel + " --policy all --force -o " + temp("there"), "there");
-  EXPECT_EQ(io::read_file(temp("there/keep.txt")), "mine") << "a folder that is no checkpoint is never replaced";
+  EXPECT_EQ(io::read_file(temp("there/keep.txt")), "mine")
+      << "a folder that is no checkpoint is never replaced";
   expect_error("quantize " + kModel + " --policy all -o /proc/nibble-cannot-write-here", "/proc");
+}
+
+TEST_F(Cli, TheSourceIsNeverReplaced) {
+  const fs::path model = copy_model("source");
+  expect_error("quantize " + model.string() + " --policy all --force -o " + model.string(),
+               "16-bit checkpoint itself");
+  EXPECT_TRUE(fs::exists(model / "model-00001-of-00003.safetensors"));
 }
 
 TEST_F(Cli, FullDiskLeavesNothingBehind) {
   // A limit on the file size stands for the full disk: the write fails half way.
   const fs::path out = folder_.path() / "stdout", err = folder_.path() / "stderr";
   const std::string command =
-      fmt::format("bash -c 'ulimit -f 1000; trap \"\" XFSZ; \"{}\" quantize {} --policy all -o {} 2>{}'", NIBBLE_BINARY,
-                  kModel, temp("full"), err.string());
+      fmt::format("bash -c 'ulimit -f 1000; trap \"\" XFSZ; \"{}\" quantize {} --policy all -o {} 2>{}'",
+                  NIBBLE_BINARY, kModel, temp("full"), err.string());
   const int status = std::system(command.c_str());
   EXPECT_EQ(WEXITSTATUS(status), 2);
   EXPECT_THAT(io::read_file(err), HasSubstr("model.safetensors"));
@@ -168,7 +179,8 @@ TEST_F(Cli, PlansOfAnotherModelAndPoliciesAreRefused) {
   expect_error("quantize " + kModel + " --policy best -o " + temp("x"), "best", "dynamic");
   expect_error("quantize " + kModel + " --policy random:3 --budget 1MiB -o " + temp("x"), "1MiB");
   io::write_file(temp("list.txt"), "visual.blocks.77\n");
-  expect_error("quantize " + kModel + " --policy list:" + temp("list.txt") + " -o " + temp("x"), "visual.blocks.77");
+  expect_error("quantize " + kModel + " --policy list:" + temp("list.txt") + " -o " + temp("x"),
+               "visual.blocks.77");
   io::write_file(temp("plan.json"), "{}");
   expect_error("quantize " + kModel + " --plan " + temp("plan.json") + " -o " + temp("x"), "plan.json");
 }
@@ -204,7 +216,8 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
   ASSERT_EQ(nibble("quantize " + kModel + data + "calibration --budget 28% -o " + temp("dynamic")).code, 0);
   const auto kl = [&](const std::string& model) {
-    const Outcome o = nibble("eval " + model + data + "evaluation --compute f32 --against " + kModel + " --json -");
+    const Outcome o =
+        nibble("eval " + model + data + "evaluation --compute f32 --against " + kModel + " --json -");
     EXPECT_EQ(o.code, 0) << o.err;
     return io::parse_json(o.out, "eval")["kl"]["mean"].get<double>();
   };
@@ -214,9 +227,11 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
 }
 
 TEST_F(Cli, GenerateWritesTheAnswerAndNothingElse) {
-  const Outcome o = nibble("generate " + kModel + " --image " + kPicture + " --prompt 'Describe this image.'");
+  const Outcome o =
+      nibble("generate " + kModel + " --image " + kPicture + " --prompt 'Describe this image.'");
   EXPECT_EQ(o.code, 0);
-  EXPECT_EQ(o.out, "The image shows a black train with four cars traveling left on tracks past a city at sunset.\n");
+  EXPECT_EQ(o.out,
+            "The image shows a black train with four cars traveling left on tracks past a city at sunset.\n");
   EXPECT_EQ(o.err, "");
 }
 

@@ -2,13 +2,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <regex>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace nibble {
@@ -60,23 +62,47 @@ std::string top_folder(const std::string& path) {
   return slash == std::string::npos ? "" : path.substr(0, slash);
 }
 
+struct Include {
+  char bracket;  // '"' or '<'
+  std::string target;
+};
+
+/// Takes a word off the front of the text, and the space around it.
+bool take(std::string_view& text, std::string_view word) {
+  constexpr std::string_view kSpace = " \t";
+  if (!text.starts_with(word)) return false;
+  text.remove_prefix(word.size());
+  text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
+  return true;
+}
+
+/// What a line includes. Also Highway's way to include a file again: #define HWY_TARGET_INCLUDE
+/// "kernels/cpu/x.cc".
+std::optional<Include> include_of(std::string_view line) {
+  take(line, "");
+  if (!take(line, "#")) return std::nullopt;
+  const bool again = take(line, "define") && take(line, "HWY_TARGET_INCLUDE");
+  if (!again && !take(line, "include_next") && !take(line, "include")) return std::nullopt;
+  if (!line.starts_with('"') && !line.starts_with('<')) return std::nullopt;
+  const size_t end = line.find(line[0] == '"' ? '"' : '>', 1);
+  if (end == std::string_view::npos) return std::nullopt;
+  return Include{line[0], std::string(line.substr(1, end - 1))};
+}
+
 /// What is wrong with the includes of one file, given by its path under src/.
 std::vector<std::string> violations(const std::string& path, std::istream& text) {
   static const auto allowed = closure();
-  // Also Highway's way to include a file again: #define HWY_TARGET_INCLUDE "kernels/cpu/x.cc".
-  static const std::regex kInclude(
-      R"re(^\s*#\s*(?:include(?:_next)?|define\s+HWY_TARGET_INCLUDE)\s*(["<])([^">]+)[">].*)re");
   const auto self = allowed.find(top_folder(path));
   if (self == allowed.end()) return {path + ": lies in no folder of the rule"};
   std::vector<std::string> found;
   std::string line;
   for (int number = 1; std::getline(text, line); ++number) {
-    std::smatch match;
-    if (!std::regex_match(line, match, kInclude)) continue;
-    const std::string target = match[2], folder = top_folder(target);
+    const auto include = include_of(line);
+    if (!include) continue;
+    const std::string folder = top_folder(include->target);
     const bool known = allowed.contains(folder);
-    const std::string where = path + ":" + std::to_string(number) + ": " + target;
-    if (!known && (match[1] == "<" || kQuotedLibraries.contains(folder))) continue;
+    const std::string where = path + ":" + std::to_string(number) + ": " + include->target;
+    if (!known && (include->bracket == '<' || kQuotedLibraries.contains(folder))) continue;
     if (!known)
       found.push_back(where + " names no folder of src/");
     else if (!self->second.contains(folder))

@@ -29,7 +29,8 @@ struct Loaded {
 void damage(Loaded& model, const std::string& name) {
   for (const model::Linear* l : model::linears(model.binding.spec()))
     if (l->name == name)
-      model.weights.replace(name, kernels::Weight::pack(Matrix::zeros(l->out, l->in).tensor(), kernels::Compute::f32));
+      model.weights.replace(
+          name, kernels::Weight::pack(Matrix::zeros(l->out, l->in).tensor(), kernels::Compute::f32));
 }
 
 TEST(Evaluate, AModelAgreesWithItself) {
@@ -40,8 +41,9 @@ TEST(Evaluate, AModelAgreesWithItself) {
   EXPECT_EQ(result.kl.mean, 0);
   EXPECT_EQ(result.agreement.mean, 1);
   EXPECT_EQ(result.exact.mean, 1) << "the zoo's model knows these six";
-  EXPECT_EQ(result.samples[0].output, *data::read_samples(std::vector<std::string>{
-                                          NIBBLE_ROOT "/pictures/evaluation/samples.jsonl"})[0].answer);
+  EXPECT_EQ(result.samples[0].output,
+            *data::read_samples(std::vector<std::string>{NIBBLE_ROOT "/pictures/evaluation/samples.jsonl"})[0]
+                 .answer);
   EXPECT_EQ(result.tensor_bytes, model.binding.tensor_bytes());
 }
 
@@ -49,7 +51,8 @@ TEST(Evaluate, LossAndKlAreThoseOfTheLogits) {
   Loaded model, other;
   damage(other, "visual.merger.mlp.2");
   const auto items = model.items(2);
-  const auto result = evaluate(other.runner, &model.runner, items, model.maker, {.max_new_tokens = 4, .generate = false});
+  const auto result =
+      evaluate(other.runner, &model.runner, items, model.maker, {.max_new_tokens = 4, .generate = false});
   for (size_t i = 0; i < items.size(); ++i) {
     const run::Prompt prompt = items[i].fed();
     const run::Prompt* pointer = &prompt;

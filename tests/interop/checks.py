@@ -45,6 +45,7 @@ def expect_equal(ours, theirs, what):
 
 
 def expect_same_set(ours, theirs, what):
-    missing, extra = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
+    ours, theirs = set(ours), set(theirs)
+    missing, extra = sorted(theirs - ours), sorted(ours - theirs)
     if missing or extra:
         raise AssertionError(f"{what}: {len(missing)} missing {missing[:3]}, {len(extra)} too many {extra[:3]}")

@@ -6,16 +6,19 @@ import shutil
 
 import bitsandbytes
 import torch
+import transformers
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from transformers.image_utils import load_image
 
 import decode4
 
-try:  # transformers 5 keeps the image processor that computes with Pillow and numpy under another name
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil as ImageProcessor
-except ImportError:
+if transformers.__version__.startswith("4."):
+    from transformers import Qwen2TokenizerFast as Tokenizer
     from transformers import Qwen2VLImageProcessor as ImageProcessor
+else:  # the image processor that computes with Pillow and numpy, as the one of transformers 4 does
+    from transformers import AutoTokenizer as Tokenizer
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil as ImageProcessor
 
 torch.set_grad_enabled(False)
 
@@ -65,10 +68,12 @@ class Prompts:
     """The processor of a checkpoint."""
 
     def __init__(self, folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        images = ImageProcessor.from_pretrained(folder)
+        # Classes by name: AutoProcessor cannot combine the slow image processor with the fast tokenizer in either.
         template = json.loads((folder / "chat_template.json").read_text())["chat_template"]
-        self.processor = Qwen2VLProcessor(images, tokenizer, chat_template=template)
+        tokenizer = Tokenizer.from_pretrained(folder)
+        videos = transformers.Qwen2VLVideoProcessor.from_pretrained(folder)
+        self.processor = Qwen2VLProcessor(ImageProcessor.from_pretrained(folder), tokenizer, videos, template)
+        self.processor.tokenizer.padding_side = "left"
 
     def inputs(self, samples):
         """A left-padded batch of samples {"prompt", "images": [...], "raw": bool}."""

@@ -135,8 +135,8 @@ TEST_F(Hub, IncompleteSnapshotsSayHowToDownloadTheRest) {
 }
 
 TEST_F(Hub, PathsThatAreNoHubNames) {
-  for (const char* model : {"./name", "../name", "/org/name", "a/b/c", "org/", "org//name", "-a/b",
-                            "a/b-", "a/.b", "a/b.", "a--b/c", "a/b..c", "a b/c", "a/b\n", "models/x/", "é/x"})
+  for (const char* model : {"./name", "../name", "/org/name", "a/b/c", "org/", "org//name", "-a/b", "a/b-",
+                            "a/.b", "a/b.", "a--b/c", "a/b..c", "a b/c", "a/b\n", "models/x/", "é/x"})
     EXPECT_THAT(error_of([&] { resolve_model(model); }), HasSubstr("no Hugging Face name")) << model;
   EXPECT_THAT(error_of([] { resolve_model(""); }), HasSubstr("empty"));
   EXPECT_THROW(resolve_model(std::string("a/b\0", 4)), Error);
@@ -156,7 +156,7 @@ TEST_F(Hub, RevisionsDoNotLeaveTheCache) {
     EXPECT_THAT(error_of([&] { resolve_model(std::string("org/name@") + revision); }),
                 HasSubstr("is no revision"))
         << revision;
-  for (const char* ref : {"../../..", "/tmp", "", "a/b"}) {
+  for (const char* ref : {"../../..", "/etc", "", "a/b"}) {
     put(folder_ / "hub/models--org--name/refs/main", ref);
     EXPECT_THAT(error_of([] { resolve_model("org/name"); }), HasSubstr("which is no commit")) << ref;
   }

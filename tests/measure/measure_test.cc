@@ -41,7 +41,8 @@ class PlainErrors : public run::Observer {
       Tensor buffer;
       const TensorView view = binding_.weight(*reader, buffer);
       const std::vector<float> w = to_float(view);
-      const std::vector<float> q = to_float(quant::decode4(quant::encode4(view, quant::Format::nf4, true)).view());
+      const std::vector<float> q =
+          to_float(quant::decode4(quant::encode4(view, quant::Format::nf4, true)).view());
       auto& error = wanted[reader->name];
       for (int64_t r = 0; r < x.rows; ++r)
         for (int64_t o = 0; o < reader->out; ++o) {

@@ -73,7 +73,9 @@ def cases(tok, seed, texts=180, decodes=40):
     r = random.Random(seed)
     encode = [["", True], ["", False], [" ", True]]
     encode += [[random_text(r), r.random() < 0.5] for _ in range(texts)]
-    repeat = [["a", 100000], ["ab", 60000], [" ", 100000], ["\n ", 30000], ["\u65e5\u672c\u8a9e", 20000],
+    # (The reference takes quadratic memory for many spaces where an added token is one and strips them.)
+    spaces = 1000 if tok.token_to_id(" ") is not None else 100000
+    repeat = [["a", 100000], ["ab", 60000], [" ", spaces], ["\n ", spaces // 4], ["\u65e5\u672c\u8a9e", 20000],
               ["A", 100000], ["x\u0301\u0323", 20000], ["the fox's ", 5000], ["<|im", 5000]]
     size = tok.get_vocab_size()
     decode = [[[r.randrange(size + 3) for _ in range(r.choice([1, 3, 20]))], r.random() < 0.5] for _ in range(decodes)]

@@ -21,8 +21,10 @@ class WriteCheckpoint : public testing::Test {
     out.family = "qwen2_vl";
     out.policy = "test";
     for (const model::Linear* l : model::linears(source_.spec()))
-      out.decisions.push_back({.name = l->name, .keep = std::find(keep.begin(), keep.end(), l->name) != keep.end(),
-                               .reason = "test", .score = 0});
+      out.decisions.push_back({.name = l->name,
+                               .keep = std::find(keep.begin(), keep.end(), l->name) != keep.end(),
+                               .reason = "test",
+                               .score = 0});
     return out;
   }
 

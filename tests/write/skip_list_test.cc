@@ -56,7 +56,8 @@ TEST(ReaderRules, Transformers5) {
   EXPECT_TRUE(old("model.layers.1", "model.layers.10.mlp.up_proj")) << "not anchored at the end";
   EXPECT_FALSE(now("model.layers.1", "model.layers.10.mlp.up_proj"));
   EXPECT_TRUE(now("model.layers.1", "model.layers.1.mlp.up_proj"));
-  EXPECT_TRUE(now("model.layers.2.mlp.up_proj", "model.language_model.layers.2.mlp.up_proj")) << "a suffix, no boundary";
+  EXPECT_TRUE(now("model.layers.2.mlp.up_proj", "model.language_model.layers.2.mlp.up_proj"))
+      << "a suffix, no boundary";
   EXPECT_FALSE(now("layers.1.mlp", "model.layers.1.mlp.up_proj"));
   EXPECT_FALSE(now("visual.blocks.0.mlp", "model.visual.blocks.0.mlp.fc1"));
   EXPECT_TRUE(now("proj", "model.visual.blocks.0.attn.proj"));
@@ -72,14 +73,16 @@ TEST(ReaderRules, Vllm) {
 }
 
 TEST_F(SkipList, SpellsAKeptGroupForEveryReader) {
-  const auto list = skip_list(spec_, family_, {named("model.layers.3.self_attn.q_proj"), named("model.layers.3.self_attn.k_proj"),
-                                               named("model.layers.3.self_attn.v_proj"), named("visual.blocks.1.mlp.fc1")});
-  EXPECT_THAT(list, testing::ElementsAre("lm_head",
-                                         "model.language_model.layers.3.self_attn.q_proj", "model.layers.3.self_attn.q_proj",
-                                         "language_model.model.layers.3.self_attn.qkv_proj",
-                                         "model.language_model.layers.3.self_attn.k_proj", "model.layers.3.self_attn.k_proj",
-                                         "model.language_model.layers.3.self_attn.v_proj", "model.layers.3.self_attn.v_proj",
-                                         "model.visual.blocks.1.mlp.fc1", "visual.blocks.1.mlp.fc1"));
+  const auto list =
+      skip_list(spec_, family_,
+                {named("model.layers.3.self_attn.q_proj"), named("model.layers.3.self_attn.k_proj"),
+                 named("model.layers.3.self_attn.v_proj"), named("visual.blocks.1.mlp.fc1")});
+  EXPECT_THAT(list, testing::ElementsAre(
+                        "lm_head", "model.language_model.layers.3.self_attn.q_proj",
+                        "model.layers.3.self_attn.q_proj", "language_model.model.layers.3.self_attn.qkv_proj",
+                        "model.language_model.layers.3.self_attn.k_proj", "model.layers.3.self_attn.k_proj",
+                        "model.language_model.layers.3.self_attn.v_proj", "model.layers.3.self_attn.v_proj",
+                        "model.visual.blocks.1.mlp.fc1", "visual.blocks.1.mlp.fc1"));
 }
 
 TEST_F(SkipList, EveryReaderSkipsExactlyTheKeptLinears) {

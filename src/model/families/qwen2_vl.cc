@@ -41,7 +41,8 @@ Block text_block(int64_t i, int64_t dim, int64_t kv_dim, int64_t inner, float ep
       .qkv = {{attn + ".q_proj", dim, dim, true, Role::q, qkv, qkv},
               {attn + ".k_proj", kv_dim, dim, true, Role::k, qkv, qkv},
               {attn + ".v_proj", kv_dim, dim, true, Role::v, qkv, qkv}},
-      .attention_out = {attn + ".o_proj", dim, dim, false, Role::attention_out, attn + ".o_proj", attn + ".o_proj"},
+      .attention_out = {attn + ".o_proj", dim, dim, false, Role::attention_out, attn + ".o_proj",
+                        attn + ".o_proj"},
       .mlp_in = {{mlp + ".gate_proj", inner, dim, false, Role::gate, gate_up, gate_up},
                  {mlp + ".up_proj", inner, dim, false, Role::up, gate_up, gate_up}},
       .mlp_out = {mlp + ".down_proj", dim, inner, false, Role::down, mlp + ".down_proj", mlp + ".down_proj"},
@@ -65,8 +66,8 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
   stack.kv_heads = stack.heads;
   stack.head_dim = stack.hidden / stack.heads;
   if (stack.head_dim % 4 != 0)
-    fail("{}: heads of {} features cannot carry row and column angles; a multiple of 4 is needed", config.what(),
-         stack.head_dim);
+    fail("{}: heads of {} features cannot carry row and column angles; a multiple of 4 is needed",
+         config.what(), stack.head_dim);
   stack.causal = false;
   stack.gated = false;
   stack.activation = activation_field(config, "quick_gelu");
@@ -79,12 +80,15 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
 
   const int64_t merged = stack.hidden * vision.merge * vision.merge;
   if (const int64_t out = config.dimension("hidden_size", 3584, 1 << 20); out != text_hidden)
-    fail("{}: hidden_size {} of the vision part is not the language model's {}", config.what(), out, text_hidden);
+    fail("{}: hidden_size {} of the vision part is not the language model's {}", config.what(), out,
+         text_hidden);
   vision.merger = "visual.merger";
   vision.merger_activation_name = "visual.merger.mlp.1";
   vision.merger_norm = {"visual.merger.ln_q", Norm::Kind::layer, stack.hidden, kVisionEps};
-  vision.merger_in = {"visual.merger.mlp.0", merged, merged, true, Role::projector, "visual.merger.mlp.0", "visual.merger.mlp.0"};
-  vision.merger_out = {"visual.merger.mlp.2", text_hidden, merged, true, Role::projector, "visual.merger.mlp.2", "visual.merger.mlp.2"};
+  vision.merger_in = {"visual.merger.mlp.0", merged, merged, true, Role::projector, "visual.merger.mlp.0",
+                      "visual.merger.mlp.0"};
+  vision.merger_out = {"visual.merger.mlp.2", text_hidden,          merged, true, Role::projector,
+                       "visual.merger.mlp.2", "visual.merger.mlp.2"};
   return vision;
 }
 
@@ -97,7 +101,8 @@ Rope describe_rope(const io::Fields& config, int64_t head_dim) {
   rope.theta = fields.number("rope_theta", rope.theta);
   const std::string type = fields.string("rope_type", fields.string("type", "default"));
   if (type != "default" && type != "mrope")
-    fail("{}: rope type \"{}\" is not known for this family; \"default\" and \"mrope\" are", fields.what(), type);
+    fail("{}: rope type \"{}\" is not known for this family; \"default\" and \"mrope\" are", fields.what(),
+         type);
   int64_t sum = 0;
   for (const io::Json& n : fields.array("mrope_section")) {
     if (!n.is_number_integer() || n.get<int64_t>() < 0 || n.get<int64_t>() > head_dim)
@@ -106,7 +111,8 @@ Rope describe_rope(const io::Fields& config, int64_t head_dim) {
     sum += rope.sections.back();
   }
   if (rope.sections.size() != 3 || sum * 2 != head_dim)
-    fail("{}: mrope_section must be three numbers that sum to {} (half of the head size)", fields.what(), head_dim / 2);
+    fail("{}: mrope_section must be three numbers that sum to {} (half of the head size)", fields.what(),
+         head_dim / 2);
   if (!(rope.theta > 0)) fail("{}: rope_theta {} is not positive", config.what(), rope.theta);
   return rope;
 }
@@ -165,13 +171,15 @@ io::Json config_for_both(const io::Json& config) {
     }
     // Flat keys for readers that know no text_config; what the top level says itself stays.
     for (const auto& [key, value] : text.items())
-      if (key != "model_type" && key != "dtype" && key != "rope_parameters" && !out.contains(key)) out[key] = value;
+      if (key != "model_type" && key != "dtype" && key != "rope_parameters" && !out.contains(key))
+        out[key] = value;
   }
   if (out.contains("dtype") && !out.contains("torch_dtype")) out["torch_dtype"] = out["dtype"];
   return out;
 }
 
-constexpr std::array kModuleTree = {Rename{"visual.", "model.visual."}, Rename{"model.", "model.language_model."}};
+constexpr std::array kModuleTree = {Rename{"visual.", "model.visual."},
+                                    Rename{"model.", "model.language_model."}};
 constexpr std::array kVllm = {Rename{"visual.", "visual."}, Rename{"model.", "language_model.model."},
                               Rename{"lm_head", "language_model.lm_head"}};
 

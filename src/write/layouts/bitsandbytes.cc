@@ -29,8 +29,10 @@ std::vector<io::PlannedTensor> tensors(const std::string& stored, const TensorVi
   const quant::Packed4 packed = encode();
   std::vector<io::PlannedTensor> out;
   for (const quant::StoredTensor& tensor : quant::to_tensors(packed)) {
-    io::PlannedTensor planned{.name = stored + ".weight" + tensor.suffix, .dtype = tensor.view.dtype,
-                              .shape = tensor.view.shape, .write = {}};
+    io::PlannedTensor planned{.name = stored + ".weight" + tensor.suffix,
+                              .dtype = tensor.view.dtype,
+                              .shape = tensor.view.shape,
+                              .write = {}};
     if (tensor.suffix.empty()) {
       // The codes are most of the bytes: made again when they are due, so that they need not all be held.
       planned.write = [encode](const io::PlannedTensor::Sink& sink) {
@@ -38,8 +40,8 @@ std::vector<io::PlannedTensor> tensors(const std::string& stored, const TensorVi
         sink(std::as_bytes(std::span(again.codes)));
       };
     } else {
-      const auto bytes =
-          std::make_shared<const std::vector<std::byte>>(tensor.view.data, tensor.view.data + tensor.view.bytes());
+      const auto bytes = std::make_shared<const std::vector<std::byte>>(
+          tensor.view.data, tensor.view.data + tensor.view.bytes());
       planned.write = [bytes](const io::PlannedTensor::Sink& sink) { sink(*bytes); };
     }
     out.push_back(std::move(planned));

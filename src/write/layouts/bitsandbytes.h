@@ -13,9 +13,10 @@ namespace nibble::write::bitsandbytes {
 /// "quantization_config" of config.json, keys sorted.
 io::Json config_section(const std::vector<std::string>& skip_modules);
 
-/// The tensors of one 4-bit linear; they must stay in one shard. `weight` views the 16-bit weight and must live until
-/// they are written. Sizes are known only after encoding, so it is encoded twice where it is large: once for the
-/// length of its quant_state, once when its bytes are due. `stored` is the linear's name in the files.
+/// The tensors of one 4-bit linear; they must stay in one shard. `weight` views the 16-bit weight and must
+/// live until they are written. Sizes are known only after encoding, so it is encoded twice where it is
+/// large: once for the length of its quant_state, once when its bytes are due. `stored` is the linear's name
+/// in the files.
 std::vector<io::PlannedTensor> tensors(const std::string& stored, const TensorView& weight);
 
 }  // namespace nibble::write::bitsandbytes
