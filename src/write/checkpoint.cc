@@ -57,7 +57,7 @@ std::vector<std::vector<io::PlannedTensor>> plan_tensors(const model::Binding& s
   return out;
 }
 
-void copy_file(const fs::path& from, const fs::path& to) {
+void copy_side_file(const fs::path& from, const fs::path& to) {
   std::error_code error;
   fs::copy_file(from, to, error);
   if (error) fail("{}: cannot be copied to {}: {}", from.string(), to.string(), error.message());
@@ -115,7 +115,7 @@ Written write_checkpoint(const model::Binding& source, const records::Plan& plan
         });
   }
   for (const fs::path& file : source.checkpoint().side_files())
-    if (file.filename() != "nibble.json") copy_file(file, folder.path() / file.filename());
+    if (file.filename() != "nibble.json") copy_side_file(file, folder.path() / file.filename());
   io::write_file(folder.path() / "config.json", io::dump_json(quantized_config(source, kept)) + "\n");
   records::Plan final_plan = plan;
   final_plan.bytes = written.tensor_bytes;

@@ -1,5 +1,6 @@
 """What transformers makes of a checkpoint and of a prompt. Works with transformers 4.57 and 5."""
 
+import copy
 import json
 import pathlib
 import shutil
@@ -41,8 +42,14 @@ def linear4_modules(model):
 
 
 def decode_module(module):
-    """The weight of a Linear4bit as bitsandbytes decodes it; ask before the module has computed anything."""
-    return bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+    """The weight of a Linear4bit as bitsandbytes decodes it; ask before the module has computed anything.
+
+    Decoded in fp32 and then rounded, as its CUDA kernels do. On a CPU, 0.48 rounds the 16 values of the code to the
+    weight's dtype before it multiplies, which moves up to a fifth of the results by an ulp.
+    """
+    state = copy.copy(module.weight.quant_state)
+    dtype, state.dtype = state.dtype, torch.float32
+    return bitsandbytes.functional.dequantize_4bit(module.weight.data, state).to(dtype)
 
 
 def load_carrier(folder, work):
