@@ -1,6 +1,7 @@
 #include "eval/evaluate.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "app/commands.h"
 #include "base/error.h"
@@ -60,15 +61,21 @@ void run_eval(const EvalOptions& o, const Common& common) {
   print(report::evaluation_text(result));
 }
 
-/// The index of a sample worth looking at: the longest output of the reference on which the most models
-/// differ from it, the first of equals.
+/// The index of a sample worth looking at: one on which models differ, with a text rather than a letter as
+/// the reference's output, and of those the one with the largest KL; the first of equals.
 size_t telling_sample(const std::vector<records::Evaluation>& results) {
+  constexpr size_t kText = 16;  // bytes; a multiple-choice letter is shorter
   size_t best = 0;
-  std::pair<int64_t, size_t> most{-1, 0};
+  std::tuple<bool, bool, double> most{false, false, -1};
   for (size_t i = 0; i < results[0].samples.size(); ++i) {
-    int64_t differing = 0;
-    for (const auto& r : results) differing += r.samples[i].output != results[0].samples[i].output;
-    const std::pair<int64_t, size_t> rank{differing > 0, results[0].samples[i].output.size()};
+    const std::string& expected = results[0].samples[i].output;
+    bool differs = false;
+    double kl = 0;
+    for (const auto& r : results) {
+      differs |= r.samples[i].output != expected;
+      kl = std::max(kl, r.samples[i].kl);
+    }
+    const std::tuple<bool, bool, double> rank{differs, expected.size() >= kText, kl};
     if (rank > most) {
       most = rank;
       best = i;

@@ -81,7 +81,16 @@ std::string description(const model::Binding& binding) {
     kept += binding.linear(*l).storage == model::Storage::plain;
   }
   if (kept == all) return "16 bit";
-  return kept == 0 ? "4 bit" : fmt::format("4 bit, {} of {} linears in 16", kept, all);
+  if (kept == 0) return "4 bit";
+  // nibble.json tells how these linears were chosen; other writers leave none.
+  std::string chosen = "4 bit";
+  if (const auto made = binding.checkpoint().json("nibble.json");
+      made && made->is_object() && made->contains("plan")) {
+    const records::Plan plan =
+        records::plan_from_json(made->at("plan"), (binding.checkpoint().folder() / "nibble.json").string());
+    chosen = plan.budget.empty() ? plan.policy : fmt::format("{} {}", plan.policy, plan.budget);
+  }
+  return fmt::format("{}: {} of {} linears in 16 bit", chosen, kept, all);
 }
 
 }  // namespace nibble::app

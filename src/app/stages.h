@@ -55,7 +55,7 @@ records::Measurements measure_model(const std::string& name, const std::vector<s
 /// Throws Error unless the measurements were made on a model with these linears.
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);
 
-/// What the files of a model are, for tables: "16 bit", "all 4 bit", "4 bit, 13 of 126 linears in 16 bit".
+/// What the files of a model are, for tables: "16 bit", "4 bit", "dynamic 10%: 13 of 126 linears in 16 bit".
 std::string description(const model::Binding& binding);
 
 }  // namespace nibble::app

@@ -406,21 +406,20 @@ class Translator {
 
   /// Applies the quantifiers that follow to the atom; false when there is none.
   bool quantify(Atom& atom) {
-    bool any = false;
+    int n = 0;
     for (auto repeat = quantifier(); repeat; repeat = quantifier()) {
       if (!atom.repeatable) wrong("repeats something without length");
-      atom.text = (any ? "(?:" + atom.text + ")" : atom.text) + repeat->text;
+      if (++n > kMaxDepth) wrong("is nested too deep");
+      atom.text = (n > 1 ? "(?:" + atom.text + ")" : atom.text) + repeat->text;
       if (repeat->optional) atom.text = "(?:" + atom.text + ")?";
       // ICU's own possessive loops do not end where what they repeat matches nothing.
       if (repeat->possessive) atom.text = "(?>" + atom.text + ")";
-      any = true;
     }
-    return any;
+    return n > 0;
   }
 
-  /// Takes one quantifier; nothing (and nothing taken) for any other text. Intervals have no possessive form:
-  /// a
-  /// '+' after one is a quantifier of its own.
+  /// Takes one quantifier; nothing (and nothing taken) for any other text. Intervals have no possessive form,
+  /// so that a '+' after one is a quantifier of its own.
   std::optional<Repeat> quantifier() {
     for (const std::string_view sign : {"*", "+", "?"})
       if (take(sign)) {
@@ -430,7 +429,8 @@ class Translator {
     return next_is("{") ? interval() : std::nullopt;
   }
 
-  /// "{2}", "{2,}", "{,3}" or "{2,3}"; false (and nothing taken) for any other text, which stands for itself.
+  /// "{2}", "{2,}", "{,3}" or "{2,3}"; nothing (and nothing taken) for any other text, which stands for
+  /// itself.
   std::optional<Repeat> interval() {
     const size_t begin = at_;
     take("{");

@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
@@ -12,28 +11,11 @@
 #include <vector>
 
 #include "base/error.h"
+#include "support/temp_folder.h"
 
 namespace nibble::testing_io {
 
-/// An empty folder of its own, removed with everything in it at the end.
-class TempFolder {
- public:
-  TempFolder() : path_(testing::TempDir() + "nibble-test-XXXXXX") {
-    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp " + path_);
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  std::filesystem::path path() const { return path_; }
-  std::filesystem::path operator/(const std::string& name) const { return path() / name; }
-
- private:
-  std::string path_;
-};
+using test::TempFolder;
 
 inline void put(const std::filesystem::path& path, std::string_view bytes) {
   std::filesystem::create_directories(path.parent_path());
