@@ -9,6 +9,7 @@
 
 #include "app/commands.h"
 #include "base/error.h"
+#include "base/progress.h"
 #include "base/text.h"
 #include "base/threads.h"
 #include "plan/plan.h"
@@ -55,8 +56,10 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
   command->add_option("--threads", common.threads, "Threads to use (default: all)")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
+  command->add_flag("--quiet", common.quiet, "No progress lines");
   command->callback([&common, action = std::move(action)] {
     if (common.threads > 0) set_num_threads(common.threads);
+    Progress::enable(!common.quiet);
     action();
   });
   return command;

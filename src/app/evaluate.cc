@@ -49,6 +49,7 @@ records::Evaluation evaluate(LoadedModel& model, LoadedModel* reference, const s
 }
 
 void run_eval(const EvalOptions& o, const Common& common) {
+  if (!o.json.empty() && o.json != "-") check_target(o.json);
   LoadedModel model(o.model, common);
   std::unique_ptr<LoadedModel> reference;
   if (!o.against.empty()) reference = std::make_unique<LoadedModel>(o.against, common);
@@ -61,17 +62,24 @@ void run_eval(const EvalOptions& o, const Common& common) {
   print(report::evaluation_text(result));
 }
 
+/// One model of the comparison, once it was run.
+struct Compared {
+  std::string description, caption;
+  records::Evaluation result;
+};
+
 /// The index of a sample worth looking at: one on which models differ, with a text rather than a letter as
 /// the reference's output, and of those the one with the largest KL; the first of equals.
-size_t telling_sample(const std::vector<records::Evaluation>& results) {
+size_t telling_sample(const std::vector<Compared>& models) {
   constexpr size_t kText = 16;  // bytes; a multiple-choice letter is shorter
   size_t best = 0;
   std::tuple<bool, bool, double> most{false, false, -1};
-  for (size_t i = 0; i < results[0].samples.size(); ++i) {
-    const std::string& expected = results[0].samples[i].output;
+  for (size_t i = 0; i < models[0].result.samples.size(); ++i) {
+    const std::string& expected = models[0].result.samples[i].output;
     bool differs = false;
     double kl = 0;
-    for (const auto& r : results) {
+    for (const Compared& m : models) {
+      const records::Evaluation& r = m.result;
       differs |= r.samples[i].output != expected;
       kl = std::max(kl, r.samples[i].kl);
     }
@@ -94,56 +102,69 @@ std::string unchanged(const records::Evaluation& result, const records::Evaluati
   return all == 0 ? "" : fmt::format("{} of {}", same, all);
 }
 
+Compared run_one(LoadedModel& model, LoadedModel* base, const std::vector<data::Item>& items,
+                 const CompareOptions& o) {
+  Compared out{description(model.binding), "", evaluate(model, base, items, o.max_new_tokens)};
+  if (o.images.empty()) return out;
+  const std::vector<std::filesystem::path> paths(o.images.begin(), o.images.end());
+  const run::Prompt prompt = model.maker.chat(o.prompt, paths);
+  const run::Prompt* pointer = &prompt;
+  out.caption = model.maker.decode(model.runner.generate({&pointer, 1}, o.max_new_tokens)[0]);
+  return out;
+}
+
+/// The first 16-bit model goes first: the others are measured against it.
+std::vector<std::string> reference_first(std::vector<std::string> names) {
+  const auto is16 = [](const std::string& name) {
+    return !model::Binding(io::resolve_model(name)).quantized();
+  };
+  const auto reference = std::find_if(names.begin(), names.end(), is16);
+  if (reference == names.end())
+    fail("compare needs the 16-bit model too, to measure the others against; none of {} is one",
+         fmt::join(names, ", "));
+  std::rotate(names.begin(), reference, reference + 1);
+  return names;
+}
+
 void run_compare(const CompareOptions& o, const Common& common) {
-  std::vector<std::unique_ptr<LoadedModel>> models;
-  for (const std::string& name : o.models) models.push_back(std::make_unique<LoadedModel>(name, common));
-  // The first 16-bit model is what the others are measured against, and comes first.
-  const auto reference = std::stable_partition(models.begin(), models.end(),
-                                               [](const auto& m) { return !m->binding.quantized(); });
-  if (reference == models.begin())
-    fail("compare needs the 16-bit model too, to measure the others against; name it first");
-  LoadedModel& base = *models[0];
+  const std::vector<std::string> names = reference_first(o.models);
+  LoadedModel base(names[0], common);
   std::vector<data::Item> items = load_items(o.data, "evaluation", base.maker, o.window);
   complete(items, base, nullptr);
+  std::vector<Compared> models = {run_one(base, nullptr, items, o)};
+  for (size_t i = 1; i < names.size(); ++i) {
+    LoadedModel model(names[i], common);
+    models.push_back(run_one(model, &base, items, o));
+  }
 
-  std::vector<records::Evaluation> results;
-  for (const auto& model : models)
-    results.push_back(evaluate(*model, model == models[0] ? nullptr : &base, items, o.max_new_tokens));
-
-  std::vector<std::string> captions;
   std::string shown;
   if (!o.images.empty()) {
-    const std::vector<std::filesystem::path> paths(o.images.begin(), o.images.end());
-    for (const auto& model : models) {
-      const run::Prompt prompt = model->maker.chat(o.prompt, paths);
-      const run::Prompt* pointer = &prompt;
-      captions.push_back(model->maker.decode(model->runner.generate({&pointer, 1}, o.max_new_tokens)[0]));
-    }
     shown = fmt::format("{}: {}", o.images[0], report::one_line(o.prompt));
   } else {
-    const size_t i = telling_sample(results);
-    for (const auto& result : results) captions.push_back(result.samples[i].output);
-    shown = fmt::format("{}: {}", results[0].samples[i].id, report::one_line(results[0].samples[i].prompt));
+    const size_t i = telling_sample(models);
+    for (Compared& m : models) m.caption = m.result.samples[i].output;
+    const records::SampleResult& sample = models[0].result.samples[i];
+    shown = fmt::format("{}: {}", sample.id, report::one_line(sample.prompt));
   }
 
   std::vector<report::ComparisonRow> rows;
   io::Json json = io::Json::array();
-  for (size_t i = 0; i < models.size(); ++i) {
-    report::ComparisonRow row{.description = description(models[i]->binding),
-                              .bytes = results[i].tensor_bytes,
-                              .result = captions[i],
-                              .exact = results[i].exact.mean,
-                              .unchanged = unchanged(results[i], results[0]),
+  for (const Compared& m : models) {
+    report::ComparisonRow row{.description = m.description,
+                              .bytes = m.result.tensor_bytes,
+                              .result = m.caption,
+                              .exact = m.result.exact.mean,
+                              .unchanged = unchanged(m.result, models[0].result),
                               .kl = {},
                               .agreement = {}};
-    if (i > 0) {
-      row.kl = results[i].kl;
-      row.agreement = results[i].agreement.mean;
+    if (&m != &models[0]) {
+      row.kl = m.result.kl;
+      row.agreement = m.result.agreement.mean;
     }
     json.push_back({{"description", row.description},
                     {"result", row.result},
                     {"unchanged", row.unchanged},
-                    {"evaluation", records::to_json(results[i])}});
+                    {"evaluation", records::to_json(m.result)}});
     rows.push_back(std::move(row));
   }
   if (common.json) return print_json(json);
@@ -179,8 +200,12 @@ void add_compare(CLI::App& app, Common& common) {
                   [o, &common] { run_compare(*o, common); });
   command->add_option("MODEL", o->models, "Checkpoints; the first 16-bit one is the reference")->required();
   add_data(command, o->data, o->window);
-  command->add_option("--image", o->images, "Show the answers for this picture")->type_name("FILE");
-  command->add_option("--prompt", o->prompt, "What to ask about it")->type_name("P")->capture_default_str();
+  auto* image =
+      command->add_option("--image", o->images, "Show the answers for this picture")->type_name("FILE");
+  command->add_option("--prompt", o->prompt, "What to ask about it")
+      ->needs(image)
+      ->type_name("P")
+      ->capture_default_str();
   command->add_option("--max-new-tokens", o->max_new_tokens, "Longest answer, in tokens")
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N")

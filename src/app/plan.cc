@@ -27,6 +27,7 @@ void add_measure(CLI::App& app, Common& common) {
       app, common, "measure", "Measure weight and activation error of every linear in NF4",
       "nibble measure models/qwen2-vl-tiny --data pictures/calibration/samples.jsonl -o measurements.json",
       [o, &common] {
+        check_target(o->out);
         const auto measurements = measure_model(o->model, o->data, o->window, o->allow_nonfinite, common);
         const io::Json json = records::to_json(measurements);
         write_record(o->out, json);

@@ -20,9 +20,7 @@ struct Options {
 records::Measurements measurements_for(const Options& o, const model::Binding& source, const Common& common,
                                        std::string& digest) {
   if (!o.measurements.empty()) {
-    const std::string text = io::read_file(o.measurements);
-    digest = sha256(text);
-    auto out = records::measurements_from_json(io::parse_json(text, o.measurements), o.measurements);
+    auto out = read_measurements(o.measurements, digest);
     check_measurements(out, source.inventory(o.model));
     return out;
   }
@@ -33,7 +31,7 @@ records::Measurements measurements_for(const Options& o, const model::Binding& s
   }
   records::Measurements out;
   out.inventory = source.inventory(o.model);
-  measure::exact_sizes(source, out.inventory);
+  measure::exact_sizes(source, out.inventory, o.allow_nonfinite);
   return out;
 }
 
@@ -41,7 +39,7 @@ void quantize(const Options& o, const Common& common) {
   const model::Binding source(io::resolve_model(o.model));
   if (source.quantized())
     fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", o.model);
-  write::check_output(source, o.out, o.force);
+  write::check_job(source, o.out, o.force);
   records::Plan plan;
   if (!o.plan.empty()) {
     plan = records::read_plan(o.plan);
@@ -55,8 +53,7 @@ void quantize(const Options& o, const Common& common) {
                                .allow_nonfinite = o.allow_nonfinite,
                                .command = command_text(),
                                .version = NIBBLE_VERSION};
-  const write::Written written = write::write_checkpoint(source, plan, o.out, options);
-  plan.bytes = written.tensor_bytes;
+  plan.bytes = write::write_checkpoint(source, plan, o.out, options);
   if (common.json)
     print_json(records::to_json(plan));
   else
@@ -78,6 +75,7 @@ void add_quantize(CLI::App& app, Common& common) {
   plan->excludes(command->get_option("--budget"))->excludes(command->get_option("--policy"));
   command->add_option("--measurements", o->measurements, "Use these measurements")->type_name("FILE");
   add_data(command, o->data, o->window);
+  for (const char* other : {"--measurements", "--data"}) plan->excludes(command->get_option(other));
   command->add_option("--max-shard-size", o->max_shard_bytes, "Largest safetensors file (5GB, 500MiB)")
       ->transform(CLI::AsSizeValue(true))
       ->check(CLI::PositiveNumber)

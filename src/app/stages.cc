@@ -2,9 +2,12 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "measure/measure.h"
 
 namespace nibble::app {
@@ -44,7 +47,10 @@ std::vector<data::Item> load_items(const std::vector<std::string>& files, const 
                                    const data::PromptMaker& maker, int64_t window) {
   if (files.empty()) fmt::print(stderr, "no --data given: using the {} set that nibble ships\n", shipped);
   const auto samples = data::read_samples(data_files(files, shipped));
-  return data::make_items(samples, maker, window);
+  auto items = data::make_items(samples, maker, window);
+  if (items.empty())
+    fail("{}: nothing is left to run: every text is shorter than two tokens", fmt::join(files, ", "));
+  return items;
 }
 
 records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files,
@@ -59,6 +65,20 @@ records::Measurements measure_model(const std::string& name, const std::vector<s
   return out;
 }
 
+records::Measurements read_measurements(const std::string& path, std::string& digest) {
+  const std::string text = io::read_file(path);
+  digest = sha256(text);
+  return records::measurements_from_json(io::parse_json(text, path, io::DuplicateKeys::refuse), path);
+}
+
+void check_target(const std::string& path) {
+  const fs::path folder = fs::absolute(path).parent_path();
+  if (fs::is_directory(path)) fail("{}: is a folder; name a file", path);
+  if (!fs::is_directory(folder)) fail("{}: there is no folder {}; create it first", path, folder.string());
+  if (access(folder.c_str(), W_OK) != 0)
+    fail("{}: cannot write into {}: {}", path, folder.string(), std::strerror(errno));
+}
+
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory) {
   const auto& ours = inventory.linears;
   const auto& theirs = measurements.inventory.linears;
@@ -66,6 +86,10 @@ void check_measurements(const records::Measurements& measurements, const records
     fail("the measurements are of {} ({}, {} linears), not of {} ({}, {} linears); measure this model",
          measurements.inventory.model, measurements.inventory.family, theirs.size(), inventory.model,
          inventory.family, ours.size());
+  if (measurements.inventory.parameters != inventory.parameters ||
+      measurements.inventory.other_bytes != inventory.other_bytes)
+    fail("the measurements are of {}, whose other tensors differ from those of {}; measure this model",
+         measurements.inventory.model, inventory.model);
   for (size_t i = 0; i < ours.size(); ++i)
     if (ours[i].name != theirs[i].name || ours[i].out != theirs[i].out || ours[i].in != theirs[i].in ||
         ours[i].dtype != theirs[i].dtype)

@@ -21,6 +21,7 @@ struct Common {
   int threads = 0;      // 0: all
   std::string compute;  // "f32", "bf16", "" for the machine's default
   bool json = false;
+  bool quiet = false;
 
   kernels::Compute compute_kind() const;
 };
@@ -51,6 +52,12 @@ std::vector<std::string> data_files(const std::vector<std::string>& files, const
 /// Measurements of a 16-bit model; answers that samples leave open are completed first.
 records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files,
                                     int64_t window, bool allow_nonfinite, const Common& common);
+
+/// Reads measurements.json and gives the digest of its bytes.
+records::Measurements read_measurements(const std::string& path, std::string& digest);
+
+/// Throws Error unless a file can be made at `path`: for refusing before long work.
+void check_target(const std::string& path);
 
 /// Throws Error unless the measurements were made on a model with these linears.
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);

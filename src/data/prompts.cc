@@ -12,19 +12,32 @@ namespace fs = std::filesystem;
 PromptMaker::PromptMaker(const model::Binding& binding)
     : binding_(binding), tokenizer_(text::Tokenizer::load(binding.checkpoint().folder() / "tokenizer.json")) {
   if (binding.family().image == model::ImageFormat::none) return;
-  const fs::path path = binding.checkpoint().folder() / "preprocessor_config.json";
-  processor_ = vision::Qwen2VlProcessor::parse(io::read_json(path), path.string());
+  // transformers 5 may put the image processor into processor_config.json.
+  std::string path = (binding.checkpoint().folder() / "preprocessor_config.json").string();
+  std::optional<io::Json> json = binding.checkpoint().json("preprocessor_config.json");
+  if (!json) {
+    path = (binding.checkpoint().folder() / "processor_config.json").string();
+    json = binding.checkpoint().json("processor_config.json");
+    if (!json || !json->is_object() || !json->contains("image_processor")) return;
+    json = io::Json(json->at("image_processor"));
+  }
+  processor_ = vision::Qwen2VlProcessor::parse(*json, path);
   const model::Vision& vision = *binding.spec().vision;
   if (processor_->patch_size != vision.patch || processor_->merge_size != vision.merge ||
       processor_->temporal_patch_size != vision.temporal_patch)
-    fail("{}: patch_size, merge_size or temporal_patch_size differ from config.json's", path.string());
+    fail("{}: patch_size, merge_size or temporal_patch_size differ from config.json's", path);
 }
 
 run::Prompt PromptMaker::chat(const std::string& text, std::span<const fs::path> images) const {
   text::ChatMessage message{.role = "user", .content = {}};
   for (size_t i = 0; i < images.size(); ++i) message.content.push_back({text::ChatPart::Kind::picture, ""});
   message.content.push_back({text::ChatPart::Kind::text, text});
-  return expand(tokenizer_.encode(text::chatml({&message, 1}, true), false), images);
+  std::string turn;
+  switch (binding_.family().chat) {
+    case model::ChatFormat::chatml:
+      turn = text::chatml({&message, 1}, true);
+  }
+  return expand(tokenizer_.encode(turn, false), images);
 }
 
 run::Prompt PromptMaker::raw(const std::string& text, std::span<const fs::path> images) const {
@@ -55,7 +68,9 @@ run::Prompt PromptMaker::expand(std::vector<int64_t> ids, std::span<const fs::pa
 }
 
 run::Picture PromptMaker::picture(const fs::path& path) const {
-  if (!processor_) fail("{}: this model takes no pictures", path.string());
+  if (!processor_)
+    fail("{}: no picture can be prepared: {} has no preprocessor_config.json", path.string(),
+         binding_.checkpoint().folder().string());
   vision::Patches patches = vision::preprocess(vision::load_image(path), *processor_, path.string());
   run::Picture out;
   out.pixels = std::make_shared<const Matrix>(std::move(patches.pixels));
@@ -81,13 +96,17 @@ std::vector<std::vector<int64_t>> PromptMaker::windows(const std::string& text, 
   return out;
 }
 
+bool PromptMaker::is_image(int64_t id) const {
+  return binding_.spec().vision && id == binding_.spec().tokens.image;
+}
+
 std::string PromptMaker::decode(const std::vector<int64_t>& ids) const {
   return tokenizer_.decode(ids, true);
 }
 
 run::Prompt Item::fed() const {
   run::Prompt out = prompt;
-  if (!answer.empty()) out.ids.insert(out.ids.end(), answer.begin(), answer.end() - 1);
+  if (!answer.empty()) out.continuation.assign(answer.begin(), answer.end() - 1);
   return out;
 }
 
@@ -103,6 +122,7 @@ std::vector<Item> make_items(std::span<const Sample> samples, const PromptMaker&
       try {
         item.prompt = maker.chat(sample.text, sample.images);
       } catch (const Error& e) {
+        if (std::string_view(e.what()).starts_with(sample.id)) throw;
         fail("{}: {}", sample.id, e.what());
       }
       if (sample.answer) {
@@ -114,6 +134,8 @@ std::vector<Item> make_items(std::span<const Sample> samples, const PromptMaker&
     }
     int64_t number = 0;
     for (std::vector<int64_t>& ids : maker.windows(sample.text, window)) {
+      if (maker.is_image(ids.front()))
+        fail("{}: a window of the text begins with an image token; take it out", sample.id);
       Item item;
       item.id = fmt::format("{}#{}", sample.id, ++number);
       item.plain = true;

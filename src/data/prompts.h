@@ -18,7 +18,8 @@ namespace nibble::data {
 /// Makes prompts for one checkpoint. Thread-safe after construction.
 class PromptMaker {
  public:
-  /// Reads tokenizer.json and preprocessor_config.json of the checkpoint. Throws Error.
+  /// Reads tokenizer.json and preprocessor_config.json (or processor_config.json) of the checkpoint. Throws
+  /// Error.
   explicit PromptMaker(const model::Binding& binding);
 
   /// A user's turn in the model's chat format, pictures first, up to where the answer begins.
@@ -33,6 +34,9 @@ class PromptMaker {
   std::vector<std::vector<int64_t>> windows(const std::string& text, int64_t window) const;
   /// Text of generated ids, without special tokens.
   std::string decode(const std::vector<int64_t>& ids) const;
+
+  /// True for the token that stands for a picture's patch.
+  bool is_image(int64_t id) const;
 
   const text::Tokenizer& tokenizer() const { return tokenizer_; }
 

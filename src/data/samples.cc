@@ -34,7 +34,13 @@ Sample parse_line(const std::string& line, const fs::path& file, int64_t number)
   const io::Fields fields(json, what);
   Sample sample;
   sample.id = what;
-  if (fields.has("text") && !fields.has("prompt")) {
+  if (fields.has("text")) {
+    for (const char* key : {"image", "images", "prompt", "answer"})
+      if (fields.has(key))
+        fail(
+            "{}: \"text\" is plain text and stands alone, but \"{}\" is there too; name what is asked "
+            "\"prompt\"",
+            what, key);
     sample.plain = true;
     sample.text = fields.string("text");
     return sample;

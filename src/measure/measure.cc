@@ -1,6 +1,7 @@
 #include "measure/measure.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -54,20 +55,25 @@ class GramObserver : public run::Observer {
 
 /// A linear rounded to NF4 with double quantization, and back.
 struct Rounded {
+  Tensor buffer;  // stands before what may view it
   TensorView original;
   Tensor decoded;
   int64_t bytes = 0;  // of all its tensors in a file
 
   Rounded(const model::Binding& binding, const model::Linear& linear)
-      : original(binding.weight(linear, buffer_)) {
+      : original(binding.weight(linear, buffer)) {
     const quant::Packed4 packed = quant::encode4(original, quant::Format::nf4, true);
     decoded = quant::decode4(packed);
     bytes = model::nf4_bytes(linear.out, linear.in, original.dtype, packed.nested->offset);
   }
-
- private:
-  Tensor buffer_;
 };
+
+/// False for a weight with NaN or infinity, which stays as it is; throws unless that is allowed.
+bool can_round(const model::Binding& binding, const model::Linear& linear, bool allow_nonfinite) {
+  const std::string weight = binding.linear(linear).stored + ".weight";
+  if (!allow_nonfinite) binding.check_finite(weight);
+  return !allow_nonfinite || !quant::find_nonfinite(binding.checkpoint().tensor(weight));
+}
 
 /// One measuring pass. Errors of a block are worked out as soon as all items went through it.
 class Pass {
@@ -166,24 +172,28 @@ class Pass {
 
   void finish(const model::Linear& linear, const GramObserver::Tap& tap) {
     const size_t at = place_.at(linear.name);
-    if (!allow_nonfinite_) binding_.check_finite(binding_.linear(linear).stored + ".weight");
+    records::LinearErrors& errors = out_.errors[at];
+    errors = {.name = linear.name, .weight = 0, .largest_block = 0, .activation = {}};
+    if (!can_round(binding_, linear, allow_nonfinite_)) {
+      out_.inventory.linears[at].bytes4 = out_.inventory.linears[at].bytes16;
+      return;
+    }
     const Rounded rounded(binding_, linear);
     out_.inventory.linears[at].bytes4 = rounded.bytes;
     const quant::WeightError weight = quant::weight_error(rounded.original, rounded.decoded.view());
-    records::LinearErrors& errors = out_.errors[at];
-    errors = {.name = linear.name,
-              .weight = weight.relative,
-              .largest_block = weight.largest_block,
-              .activation = {}};
+    errors.weight = weight.relative;
+    errors.largest_block = weight.largest_block;
     Matrix w(linear.out, linear.in), d(linear.out, linear.in);
     to_float(rounded.original, w.data());
     to_float(rounded.decoded.view(), d.data());
     for (int64_t i = 0; i < linear.out * linear.in; ++i) d.data()[i] = w.data()[i] - d.data()[i];
     for (size_t m = 0; m < tap.rows.size(); ++m) {
       if (tap.rows[m] == 0) continue;
-      errors.activation[m] = {.rows = tap.rows[m],
-                              .noise = kernels::gram_norm(d.view(), tap.gram[m].view()),
-                              .signal = kernels::gram_norm(w.view(), tap.gram[m].view())};
+      const double noise = kernels::gram_norm(d.view(), tap.gram[m].view());
+      const double signal = kernels::gram_norm(w.view(), tap.gram[m].view());
+      // Behind a weight that is not finite there is nothing to measure.
+      if (std::isfinite(noise) && std::isfinite(signal))
+        errors.activation[m] = {.rows = tap.rows[m], .noise = noise, .signal = signal};
     }
   }
 
@@ -212,11 +222,13 @@ records::Measurements measure(run::Weights& weights, std::span<const data::Item>
   return Pass(weights, items, model, allow_nonfinite).run();
 }
 
-void exact_sizes(const model::Binding& binding, records::Inventory& inventory) {
+void exact_sizes(const model::Binding& binding, records::Inventory& inventory, bool allow_nonfinite) {
   const auto linears = model::linears(binding.spec());
   NIBBLE_CHECK(linears.size() == inventory.linears.size());
   for (size_t i = 0; i < linears.size(); ++i)
-    inventory.linears[i].bytes4 = Rounded(binding, *linears[i]).bytes;
+    inventory.linears[i].bytes4 = can_round(binding, *linears[i], allow_nonfinite)
+                                      ? Rounded(binding, *linears[i]).bytes
+                                      : inventory.linears[i].bytes16;
 }
 
 }  // namespace nibble::measure

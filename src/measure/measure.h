@@ -21,6 +21,8 @@ records::Measurements measure(run::Weights& weights, std::span<const data::Item>
                               const std::string& model, bool allow_nonfinite);
 
 /// Makes bytes4 of every linear of the inventory exact by looking at the weights.
-void exact_sizes(const model::Binding& binding, records::Inventory& inventory);
+/// A weight that is not finite
+/// stays as it is when that is allowed, and counts so; otherwise Error.
+void exact_sizes(const model::Binding& binding, records::Inventory& inventory, bool allow_nonfinite);
 
 }  // namespace nibble::measure

@@ -9,6 +9,11 @@
 namespace nibble::model {
 namespace {
 
+/// The float types that models are stored and computed in.
+bool readable(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+}
+
 const io::Fields config_fields(const io::Checkpoint& checkpoint) {
   return io::Fields(checkpoint.config(), checkpoint.config_path());
 }
@@ -50,7 +55,7 @@ Binding::Binding(const std::filesystem::path& folder)
     }
     const TensorView view = this->tensor(tensor.name);
     const std::string& file = checkpoint_.file_of(stored_[tensor.name]).string();
-    if (!is_float(view.dtype))
+    if (!readable(view.dtype))
       fail("{}: tensor {} is {}, not a float type; is this a quantized layout that nibble does not read?",
            file, stored_[tensor.name], dtype_name(view.dtype));
     if (view.shape != tensor.shape)
@@ -81,7 +86,7 @@ void Binding::bind_linear(const Linear& linear, const Shape& shape) {
   const std::string file = checkpoint_.file_of(weight).string();
   Shape found = view.shape;
   if (bound.storage == Storage::plain) {
-    if (!is_float(view.dtype))
+    if (!readable(view.dtype))
       fail(
           "{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4 and FP4, and 16- or "
           "32-bit floats",

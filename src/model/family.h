@@ -23,16 +23,15 @@ using Spelling = std::span<const Rename>;
 /// `name` in another spelling; unchanged when no rename fits.
 std::string respell(std::string_view name, Spelling spelling);
 
-/// How prompts are put into the model's chat format when the checkpoint has no template.
+/// How prompts are put into the model's chat format.
 enum class ChatFormat { chatml };
 
 /// How pictures are made into patches.
 enum class ImageFormat { none, qwen2_vl };
 
 struct Family {
-  std::string_view model_type;    // of config.json
-  std::string_view architecture;  // of config.json's "architectures"
-  std::string_view title;         // for people
+  std::string_view model_type;  // of config.json
+  std::string_view title;       // for people
 
   /// The model that a config.json describes, published or transformers-5 style. Throws Error naming the
   /// field.

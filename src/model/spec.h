@@ -71,13 +71,14 @@ struct Stack {
 
 /// The vision tower: patches -> embedding -> blocks -> merger.
 struct Vision {
+  std::string name;         // module
   std::string patch_embed;  // module; a convolution without overlap is a linear over the flattened patch
   std::string
       patch_linear;  // its convolution: name.weight (hidden, channels, temporal, patch, patch), no bias
   int64_t channels = 3, temporal_patch = 2, patch = 14;
   Stack stack;
   // The merger joins merge * merge neighbouring rows into one, then two linears with an activation between.
-  std::string merger, merger_activation_name;
+  std::string merger, merger_mlp, merger_activation_name;
   Norm merger_norm;
   int64_t merge = 2;
   Linear merger_in, merger_out;
@@ -88,6 +89,7 @@ struct Vision {
 
 /// The language model.
 struct Text {
+  std::string name;       // module
   std::string embedding;  // name.weight (vocabulary, hidden)
   int64_t vocabulary = 0;
   Stack stack;
@@ -98,9 +100,8 @@ struct Text {
 
 /// Ids that the inputs are made with.
 struct Tokens {
-  int64_t image = -1;         // stands once for every merged patch
-  int64_t vision_start = -1;  // comes before a picture's tokens
-  std::vector<int64_t> end;   // generation stops at any of them
+  int64_t image = -1;        // stands once for every merged patch
+  std::vector<int64_t> end;  // generation stops at any of them
 };
 
 struct Spec {

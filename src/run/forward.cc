@@ -60,7 +60,9 @@ Matrix Runner::merge(const Batch& tower) {
   if (observer_) observer_->output(vision.merger_activation_name, inner.view());
   tap(vision.merger_out, inner.view());
   Matrix out = apply(vision.merger_out, inner.view(), weights_, observer_);
-  if (observer_) observer_->output(vision.merger, out.view());
+  if (observer_)
+    for (const std::string& module : {vision.merger_mlp, vision.merger, vision.name})
+      observer_->output(module, out.view());
   return out;
 }
 
@@ -85,11 +87,11 @@ Batch Runner::embed(std::span<Sequence* const> sequences, bool keep) {
     NIBBLE_CHECK(keep || s->fed == 0, "a sequence with a cache is fed on with it");
     ids.insert(ids.end(), s->ids.begin() + fed, s->ids.end());
     positions.insert(positions.end(), s->positions.begin() + fed, s->positions.end());
+    batch.modality.insert(batch.modality.end(), s->modality.begin() + fed, s->modality.end());
   }
   const auto rows = static_cast<int64_t>(ids.size());
   batch.hidden = Matrix(rows, text.stack.hidden);
   kernels::gather_rows(weights_.binding().tensor(text.embedding + ".weight"), ids, batch.hidden.mut());
-  batch.modality = prompt_modality(ids, spec());
   if (observer_) observer_->output(text.embedding, batch.hidden.view());
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& s = *sequences[i];
@@ -114,23 +116,34 @@ Matrix Runner::logits(const Batch& batch, std::span<const int64_t> rows) {
   for (size_t i = 0; i < rows.size(); ++i)
     std::copy_n(batch.hidden.row(rows[i]), picked.cols(), picked.row(static_cast<int64_t>(i)));
   const Matrix normed = apply(text.norm, picked.view(), weights_, observer_);
+  if (observer_) observer_->output(text.name, normed.view());
   Matrix out(picked.rows(), text.vocabulary);
   kernels::linear(normed.view(), weights_.matrix(text.tied ? text.embedding : text.head), {}, out.mut());
   if (observer_) observer_->output(text.head, out.view());
   return out;
 }
 
+void Sequence::append(int64_t id) {
+  ids.push_back(id);
+  positions.push_back({next_position, next_position, next_position});
+  modality.push_back(Modality::text);
+  ++next_position;
+}
+
 Sequence Runner::sequence(const Prompt& prompt) const {
   if (prompt.ids.empty()) fail("the prompt is empty; give at least one token");
-  for (int64_t id : prompt.ids)
-    if (id < 0 || id >= spec().text.vocabulary)
-      fail(
-          "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not belong "
-          "together",
-          id, spec().text.vocabulary);
+  for (const auto* ids : {&prompt.ids, &prompt.continuation})
+    for (int64_t id : *ids)
+      if (id < 0 || id >= spec().text.vocabulary)
+        fail(
+            "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not "
+            "belong together",
+            id, spec().text.vocabulary);
   Sequence out;
   out.ids = prompt.ids;
   out.positions = prompt_positions(prompt, spec(), out.next_position);
+  out.modality = prompt_modality(prompt.ids, spec());
+  for (int64_t id : prompt.continuation) out.append(id);
   out.cache.resize(spec().text.stack.blocks.size());
   return out;
 }
@@ -160,18 +173,28 @@ std::vector<Sequence> Runner::start(std::span<const Prompt* const> prompts) {
   return out;
 }
 
-Matrix Runner::feed(std::span<Sequence* const> sequences, std::span<const int64_t> last, bool keep) {
+Batch Runner::run(std::span<Sequence* const> sequences, bool keep) {
   Batch batch = embed(sequences, keep);
   const model::Stack& stack = spec().text.stack;
   for (size_t i = 0; i < stack.blocks.size(); ++i)
     run_block(stack, static_cast<int64_t>(i), batch, weights_, observer_);
+  return batch;
+}
+
+Matrix Runner::feed(std::span<Sequence* const> sequences, std::span<const int64_t> last, bool keep) {
+  const Batch batch = run(sequences, keep);
+  return logits(batch, last_rows(batch, last));
+}
+
+std::vector<int64_t> last_rows(const Batch& batch, std::span<const int64_t> last) {
+  NIBBLE_CHECK(last.size() == batch.segments.size());
   std::vector<int64_t> rows;
-  for (size_t i = 0; i < sequences.size(); ++i) {
+  for (size_t i = 0; i < last.size(); ++i) {
     const Segment& s = batch.segments[i];
     NIBBLE_CHECK(last[i] >= 0 && last[i] <= s.rows);
     for (int64_t r = s.rows - last[i]; r < s.rows; ++r) rows.push_back(s.begin + r);
   }
-  return logits(batch, rows);
+  return rows;
 }
 
 bool Runner::is_end(int64_t id) const {
@@ -179,8 +202,7 @@ bool Runner::is_end(int64_t id) const {
   return std::find(end.begin(), end.end(), id) != end.end();
 }
 
-std::vector<std::vector<int64_t>> Runner::generate(std::span<const Prompt* const> prompts, int64_t limit,
-                                                   const std::function<void(size_t, int64_t)>& on_token) {
+std::vector<std::vector<int64_t>> Runner::generate(std::span<const Prompt* const> prompts, int64_t limit) {
   std::vector<Sequence> sequences = start(prompts);
   std::vector<std::vector<int64_t>> out(prompts.size());
   std::vector<size_t> running(prompts.size());
@@ -200,10 +222,7 @@ std::vector<std::vector<int64_t>> Runner::generate(std::span<const Prompt* const
         continue;
       }
       out[i].push_back(id);
-      if (on_token) on_token(i, id);
-      s.ids.push_back(id);
-      s.positions.push_back({s.next_position, s.next_position, s.next_position});
-      ++s.next_position;
+      s.append(id);
       still.push_back(i);
     }
     running = std::move(still);

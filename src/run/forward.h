@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -17,9 +16,16 @@ struct Sequence {
   int64_t fed = 0;                  // how many of them the cache holds
   int64_t next_position = 0;        // of the token after the last
   std::vector<Position> positions;  // of the tokens in ids
-  std::vector<LayerCache> cache;    // one for each text block
-  Matrix features;                  // of its pictures, until they are fed
+  std::vector<Modality> modality;   // of the tokens in ids: vision where a picture's features stand
+
+  /// Appends a token of text, whatever its id.
+  void append(int64_t id);
+  std::vector<LayerCache> cache;  // one for each text block
+  Matrix features;                // of its pictures, until they are fed
 };
+
+/// The rows of the last `last[i]` tokens of each segment i, one after the other.
+std::vector<int64_t> last_rows(const Batch& batch, std::span<const int64_t> last);
 
 /// Drives a model over batches of sequences. Not thread-safe; uses nibble's threads inside.
 class Runner {
@@ -51,14 +57,14 @@ class Runner {
                       std::span<const Prompt* const> prompts) const;
   /// Sequences of prompts with their pictures encoded.
   std::vector<Sequence> start(std::span<const Prompt* const> prompts);
-  /// Feeds all tokens not yet fed and returns the logits of the last `last[i]` tokens of sequence i, one
+  /// Feeds all tokens not yet fed; a segment of finished hidden states for each sequence.
+  Batch run(std::span<Sequence* const> sequences, bool keep);
+  /// The same, then the logits of the last `last[i]` tokens of sequence i, one
   /// sequence after the other.
   Matrix feed(std::span<Sequence* const> sequences, std::span<const int64_t> last, bool keep);
 
   /// Greedy continuations of at most `limit` tokens, end tokens not included. All sequences run side by side.
-  /// `on_token`, if given, is called with (sequence, token) as tokens come.
-  std::vector<std::vector<int64_t>> generate(std::span<const Prompt* const> prompts, int64_t limit,
-                                             const std::function<void(size_t, int64_t)>& on_token = {});
+  std::vector<std::vector<int64_t>> generate(std::span<const Prompt* const> prompts, int64_t limit);
 
  private:
   bool is_end(int64_t id) const;

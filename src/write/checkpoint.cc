@@ -13,22 +13,30 @@ namespace nibble::write {
 namespace fs = std::filesystem;
 namespace {
 
-/// The linears that the plan keeps; checks that plan and source belong together.
-std::vector<const model::Linear*> kept_linears(const model::Binding& source, const records::Plan& plan) {
-  std::map<std::string, bool> keep;
-  for (const records::Decision& d : plan.decisions) keep[d.name] = d.keep;
+/// The linears that stay as they are; checks that plan and source belong together. A weight that is not
+/// finite cannot be rounded: where it is allowed, it stays, and the plan is told.
+std::vector<const model::Linear*> kept_linears(const model::Binding& source, records::Plan& plan,
+                                               bool allow_nonfinite) {
+  std::map<std::string, records::Decision*> decisions;
+  for (records::Decision& d : plan.decisions) decisions[d.name] = &d;
   std::vector<const model::Linear*> out;
   const auto linears = model::linears(source.spec());
   for (const model::Linear* l : linears) {
-    const auto it = keep.find(l->name);
-    if (it == keep.end())
+    const auto it = decisions.find(l->name);
+    if (it == decisions.end())
       fail("the plan (made for {}) says nothing about {} of {}; make a plan for this model", plan.model,
            l->name, source.checkpoint().folder().string());
-    if (it->second) out.push_back(l);
+    records::Decision& decision = *it->second;
+    if (!decision.keep && allow_nonfinite &&
+        quant::find_nonfinite(source.checkpoint().tensor(source.linear(*l).stored + ".weight"))) {
+      decision.keep = true;
+      decision.reason = "holds NaN or infinity";
+    }
+    if (decision.keep) out.push_back(l);
   }
-  if (keep.size() != linears.size())
+  if (plan.decisions.size() != linears.size())
     fail("the plan (made for {}) decides on {} linears, but {} has {}; make a plan for this model",
-         plan.model, keep.size(), source.checkpoint().folder().string(), linears.size());
+         plan.model, plan.decisions.size(), source.checkpoint().folder().string(), linears.size());
   return out;
 }
 
@@ -83,47 +91,59 @@ io::Json quantized_config(const model::Binding& source, const std::vector<const 
   return config;
 }
 
-void check_output(const model::Binding& source, const fs::path& out, bool force) {
-  std::error_code ignored;
-  if (fs::equivalent(out, source.checkpoint().folder(), ignored))
-    fail("{}: is the 16-bit checkpoint itself; choose another folder for -o", out.string());
-  if (!force && fs::exists(fs::symlink_status(out, ignored)))
-    fail("{}: exists already; choose another name for -o, or say --force to replace it", out.string());
-}
-
-Written write_checkpoint(const model::Binding& source, const records::Plan& plan, const fs::path& out,
-                         const Options& options) {
-  if (source.quantized() || source.checkpoint().config().contains("quantization_config"))
+void check_job(const model::Binding& source, const fs::path& out, bool force) {
+  const io::Json& config = source.checkpoint().config();
+  const bool marked = config.contains("quantization_config") && !config["quantization_config"].is_null();
+  if (source.quantized() || marked)
     fail("{}: is quantized already; quantize the 16-bit checkpoint that it was made of",
          source.checkpoint().folder().string());
-  check_output(source, out, options.force);
-  const auto kept = kept_linears(source, plan);
+  std::vector<fs::path> files = source.checkpoint().files();
+  files.push_back(source.checkpoint().folder());
+  const fs::path target = fs::weakly_canonical(out);
+  for (const fs::path& file : files) {
+    const fs::path real = fs::weakly_canonical(file);
+    if (std::mismatch(target.begin(), target.end(), real.begin(), real.end()).first == target.end())
+      fail("{}: is or holds the 16-bit checkpoint itself ({}); choose another folder for -o", out.string(),
+           real.string());
+  }
+  if (!force && fs::exists(fs::symlink_status(out)))
+    fail("{}: exists already; choose another name for -o, or say --force to replace it", out.string());
+  const io::OutputFolder probe(out, force);
+}
+
+int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan, const fs::path& out,
+                         const Options& options) {
+  check_job(source, out, options.force);
+  records::Plan final_plan = plan;
+  const auto kept = kept_linears(source, final_plan, options.allow_nonfinite);
   io::OutputFolder folder(out, options.force);
   auto groups = plan_tensors(source, kept, options);
   int64_t total = 0;
   for (const auto& group : groups)
     for (const auto& t : group) total += TensorView{t.dtype, t.shape, nullptr}.bytes();
-  Written written;
+  if (plan.budget_bytes > 0 && total > plan.budget_bytes)
+    fail(
+        "the plan would write {} bytes of tensor data for {}, above its budget of {}; it was made for "
+        "another model, or "
+        "edited: make it again",
+        total, source.checkpoint().folder().string(), plan.budget_bytes);
   {
     constexpr int64_t kMiB = 1 << 20;
     Progress progress("write", total / kMiB, "MiB");
     int64_t told = 0;
-    written.tensor_bytes =
-        io::write_shards(folder.path(), std::move(groups), options.max_shard_bytes, [&](int64_t bytes) {
-          progress.advance(bytes / kMiB - told);
-          told = bytes / kMiB;
-        });
+    io::write_shards(folder.path(), std::move(groups), options.max_shard_bytes, [&](int64_t bytes) {
+      progress.advance(bytes / kMiB - told);
+      told = bytes / kMiB;
+    });
   }
   for (const fs::path& file : source.checkpoint().side_files())
     if (file.filename() != "nibble.json") copy_side_file(file, folder.path() / file.filename());
   io::write_file(folder.path() / "config.json", io::dump_json(quantized_config(source, kept)) + "\n");
-  records::Plan final_plan = plan;
-  final_plan.bytes = written.tensor_bytes;
+  final_plan.bytes = total;
   io::write_file(folder.path() / "nibble.json",
-                 io::dump_json(nibble_json(final_plan, options, written.tensor_bytes)) + "\n");
-  for (const auto& entry : fs::directory_iterator(folder.path())) written.files += entry.is_regular_file();
+                 io::dump_json(nibble_json(final_plan, options, total)) + "\n");
   folder.commit();
-  return written;
+  return total;
 }
 
 }  // namespace nibble::write

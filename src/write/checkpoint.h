@@ -18,22 +18,18 @@ struct Options {
   std::string version = {};  // of nibble
 };
 
-struct Written {
-  int64_t tensor_bytes = 0;
-  int64_t files = 0;
-};
-
-/// Throws Error when the output folder is the source itself, or exists and `force` is false: for refusing
-/// before any long work. write_checkpoint checks again.
-void check_output(const model::Binding& source, const std::filesystem::path& out, bool force);
+/// Refuses before any long work: a source that is quantized already; an output folder that is the source or
+/// holds it, that exists while `force` is false or is no checkpoint, or that cannot be made. write_checkpoint
+/// checks again.
+void check_job(const model::Binding& source, const std::filesystem::path& out, bool force);
 
 /// Writes the source with the plan applied, in the bitsandbytes layout: every linear that the plan does not
 /// keep as NF4 with double quantization, everything else as it is. config.json carries the
 /// quantization_config with a skip list checked against every reader's rule; side files are copied;
 /// nibble.json holds version, command and plan. The folder appears under its name only when it is complete.
-/// The same input gives the same bytes. Throws Error: a plan for another model, a source that is quantized,
-/// weights that are not finite, an output folder that exists, a full disk.
-Written write_checkpoint(const model::Binding& source, const records::Plan& plan,
+/// The same input gives the same bytes. Returns the bytes of tensor data. Throws Error: what check_job
+/// refuses, a plan for another model or above its own budget, weights that are not finite, a full disk.
+int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan,
                          const std::filesystem::path& out, const Options& options);
 
 /// The written config.json: readable in the published and the transformers-5 style, with quantization_config.

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "base/error.h"
 #include "io/checkpoint.h"
@@ -123,6 +124,14 @@ TEST_F(Cli, NonfiniteWeightsAreRefusedByNameAndOffset) {
   EXPECT_FALSE(fs::exists(temp("out")));
   EXPECT_FALSE(fs::exists(temp("out.partial")));
   EXPECT_EQ(nibble(arguments + " --allow-nonfinite").code, 0);
+  EXPECT_FALSE(io::Checkpoint(temp("out")).has(name + ".absmax")) << "a weight that cannot be rounded stays";
+  expect_error("quantize " + model.string() +
+                   " --budget 20% --data " NIBBLE_ROOT "/pictures/calibration -o " + temp("dynamic"),
+               name, "element 77");
+  EXPECT_EQ(
+      nibble("quantize " + model.string() + " --budget 20% --allow-nonfinite -o " + temp("dynamic")).code, 0);
+  overwrite(checkpoint.file_of(name), begin + 2 * 77, std::string("\x80\xff", 2));  // minus infinity
+  expect_error("quantize " + model.string() + " --policy all -o " + temp("infinite"), name, "element 77");
 }
 
 TEST_F(Cli, PicturesAndPrompts) {
@@ -157,6 +166,8 @@ TEST_F(Cli, OutputFolders) {
 TEST_F(Cli, TheSourceIsNeverReplaced) {
   const fs::path model = copy_model("source");
   expect_error("quantize " + model.string() + " --policy all --force -o " + model.string(),
+               "16-bit checkpoint itself");
+  expect_error("quantize " + model.string() + " --policy all --force -o " + folder_.path().string(),
                "16-bit checkpoint itself");
   EXPECT_TRUE(fs::exists(model / "model-00001-of-00003.safetensors"));
 }
@@ -224,6 +235,28 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   const double all = kl(temp("all")), dynamic = kl(temp("dynamic"));
   EXPECT_GT(all, 0.05) << "the planted outliers break the all-4-bit model";
   EXPECT_LT(dynamic, 0.01 * all);
+
+  // The plan found the linears that were planted, without having been told.
+  const auto report = io::read_json(kModel + "/training_report.json");
+  std::set<std::string> kept;
+  const auto made = io::read_json(fs::path(temp("dynamic")) / "nibble.json");
+  for (const auto& decision : made["plan"]["decisions"])
+    if (decision["keep"].get<bool>()) kept.insert(decision["name"].get<std::string>());
+  const auto published = [](std::string name) {
+    for (const auto& [from, to] :
+         {std::pair{"model.visual.", "visual."}, std::pair{"model.language_model.", "model."}})
+      if (name.starts_with(from)) return to + name.substr(std::string(from).size());
+    return name;
+  };
+  int found = 0;
+  for (const auto& plant : report["planted"]) {
+    bool all_readers = true;
+    for (const auto& reader : plant["readers"])
+      all_readers &= kept.contains(published(reader.get<std::string>()));
+    found += all_readers;
+  }
+  EXPECT_EQ(report["planted"].size(), 8u);
+  EXPECT_GE(found, 7);
 }
 
 TEST_F(Cli, GenerateWritesTheAnswerAndNothingElse) {

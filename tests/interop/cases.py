@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "qwen2-vl-tiny"
 EVALUATION = ROOT / "pictures" / "evaluation"
 SAMPLES = 32  # judged for each checkpoint: the first or the last of pictures/evaluation
+SPECIAL_LIMIT = 32  # tokens of an answer to an unusual prompt, which the model may never end
 
 
 def nibble(binary, *arguments):
@@ -31,11 +33,11 @@ def nibble(binary, *arguments):
     return done.stdout
 
 
-def answers(binary, checkpoint, samples, work):
+def answers(binary, checkpoint, samples, *options):
     """nibble's greedy text for every sample of a jsonl file, in fp32."""
-    out = work / "answers.json"
-    nibble(binary, "eval", checkpoint, "--data", samples, "--json", out, "--compute", "f32")
-    return [sample["output"] for sample in json.loads(out.read_text())["samples"]]
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        nibble(binary, "eval", checkpoint, "--data", samples, "--json", out.name, "--compute", "f32", *options)
+        return [sample["output"] for sample in json.loads(pathlib.Path(out.name).read_text())["samples"]]
 
 
 def make_pictures(folder):
@@ -179,9 +181,11 @@ def main():
         out.parent.mkdir(exist_ok=True)
         nibble(binary, "quantize", source, "-o", out, *options)
         case = {"name": name, "folder": str(out), "source": str(source), "samples": samples[chosen], "traces": []}
-        case["answers"] = answers(binary, out, work / f"{chosen}.jsonl", work)
+        case["answers"] = answers(binary, out, work / f"{chosen}.jsonl")
         if len(traced) > 1:
-            case["special"], case["special_answers"] = samples["special"], answers(binary, out, work / "special.jsonl", work)
+            limit = ["--max-new-tokens", SPECIAL_LIMIT]
+            case["special"], case["special_limit"] = samples["special"], SPECIAL_LIMIT
+            case["special_answers"] = answers(binary, out, work / "special.jsonl", *limit)
         for key in traced:
             file = work / "out" / f"{name}.{key}.safetensors"
             images = [a for image in prompts[key]["images"] for a in ("--image", image)]

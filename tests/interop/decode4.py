@@ -75,18 +75,16 @@ def decoded_checkpoint(tensors):
 
 
 def nested_codes(weight, offset, table):
-    """Double quantization of a weight's absmax with a given offset: codes and scales, for blocks of 64 and 256.
-
-    A code is the nearest value of the ascending table; a tie goes to the even index.
+    """Double quantization of a weight's absmax with a given offset, for blocks of 64 and 256: codes, scales, and the
+    scaled values that the codes stand for. A code is the nearest value of the ascending table; of two, the even one.
     """
     flat = weight.float().numpy().reshape(-1)
     flat = np.pad(flat, (0, -flat.size % 64)).reshape(-1, 64)
     rest = np.abs(flat).max(axis=1) - np.float32(offset)
-    count = rest.size
-    groups = np.pad(rest, (0, -count % 256)).reshape(-1, 256)
+    groups = np.pad(rest, (0, -rest.size % 256)).reshape(-1, 256)
     scales = np.abs(groups).max(axis=1)
-    x = (groups * (np.float32(1) / scales)[:, None]).reshape(-1)[:count]
+    x = (groups * (np.float32(1) / scales)[:, None]).reshape(-1)[: rest.size].astype(np.float64)
     right = np.clip(np.searchsorted(table, x), 1, len(table) - 1)
-    down, up = x.astype(np.float64) - table[right - 1], table[right].astype(np.float64) - x
+    down, up = x - table[right - 1], table[right] - x
     nearer_right = (up < down) | ((up == down) & (right % 2 == 0))
-    return np.where(nearer_right, right, right - 1).astype(np.uint8), scales
+    return np.where(nearer_right, right, right - 1).astype(np.uint8), scales, x

@@ -4,6 +4,7 @@ import copy
 import json
 import pathlib
 import shutil
+import tempfile
 
 import bitsandbytes
 import torch
@@ -22,14 +23,17 @@ else:  # the image processor that computes with Pillow and numpy, as the one of 
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil as ImageProcessor
 
 torch.set_grad_enabled(False)
+torch.set_num_threads(1)  # tests/interop/run tests two versions side by side
 
 
-def in_module_tree(published):
-    """The name of a module in transformers' module tree, from its published name."""
+def in_module_tree(name):
+    """The name of a module in transformers' module tree, from its published name or that name itself."""
+    if name.startswith(("model.visual.", "model.language_model.")):
+        return name
     for ours, theirs in (("visual.", "model.visual."), ("model.", "model.language_model.")):
-        if published.startswith(ours):
-            return theirs + published[len(ours) :]
-    return published
+        if name.startswith(ours):
+            return theirs + name[len(ours) :]
+    return name
 
 
 def load(folder, **options):
@@ -52,11 +56,20 @@ def decode_module(module):
     return bitsandbytes.functional.dequantize_4bit(module.weight.data, state).to(dtype)
 
 
-def load_carrier(folder, work):
+def load_carrier(folder):
     """An fp32 model with the weights that a checkpoint decodes to, and its config.json without quantization."""
-    carrier = pathlib.Path(work) / "carrier"
-    shutil.rmtree(carrier, ignore_errors=True)
-    carrier.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as carrier:
+        write_carrier(folder, pathlib.Path(carrier))
+        model, info = Qwen2VLForConditionalGeneration.from_pretrained(
+            carrier, dtype=torch.float32, output_loading_info=True
+        )
+    head_is_tied = model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    missing = [k for k in info["missing_keys"] if not (head_is_tied and k == "lm_head.weight")]
+    assert not missing and not info["unexpected_keys"], f"{folder}: {missing} {info['unexpected_keys']}"
+    return model.eval()
+
+
+def write_carrier(folder, carrier):
     config = json.loads((folder / "config.json").read_text())
     config.pop("quantization_config", None)
     (carrier / "config.json").write_text(json.dumps(config))
@@ -64,11 +77,6 @@ def load_carrier(folder, work):
         shutil.copy(folder / "generation_config.json", carrier)
     tensors = decode4.decoded_checkpoint(decode4.read_tensors(folder))
     save_file(tensors, carrier / "model.safetensors", metadata={"format": "pt"})
-    model, info = Qwen2VLForConditionalGeneration.from_pretrained(carrier, dtype=torch.float32, output_loading_info=True)
-    head_is_tied = model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
-    missing = [k for k in info["missing_keys"] if not (head_is_tied and k == "lm_head.weight")]
-    assert not missing and not info["unexpected_keys"], f"{folder}: {missing} {info['unexpected_keys']}"
-    return model.eval()
 
 
 class Prompts:

@@ -19,8 +19,10 @@ from checks import Checks, expect, expect_equal, expect_same_set
 LOGITS = 1e-4
 # Both resize to the same bytes; what is left is one rounding of (x / 255 - mean) / std in fp32 or fp64.
 PIXELS = 1e-6
-# Rounding activations to 16 bits may flip a greedy choice between two near equals.
-DIFFERING_IN_16_BITS = 1
+# Rounding activations to 16 bits may flip a greedy choice between two near equals: once in 32 answers, and twice where
+# everything is in 4 bits, which breaks this model: it then chooses between near equals more often.
+DIFFERING = {"all": 2}
+DIFFERING_ELSEWHERE = 1
 
 
 def check_modules(case, model, tensors):
@@ -30,7 +32,6 @@ def check_modules(case, model, tensors):
     modules = readers.linear4_modules(model)
     expect_same_set(modules, map(readers.in_module_tree, quantized), "Linear4bit modules")
     states = {readers.in_module_tree(name): (name, s) for name, s in decode4.quantized_linears(tensors).items()}
-    states = {readers.in_module_tree(n) if n not in modules else n: v for n, v in states.items()}
     expect_same_set(states, modules, "quantized tensors")
     for name, module in modules.items():
         stored, state = states[name]
@@ -55,14 +56,16 @@ def check_kept(case, tensors):
 def check_text(case, carrier, prompts):
     """Greedy text in fp32 is equal."""
     expect_texts(prompts.greedy(carrier, case["samples"]), case["answers"], 0)
-    if "special" in case:  # one by one: pictures and texts of any length beside each other would be padded
-        expect_texts(prompts.greedy(carrier, case["special"], batch=1), case["special_answers"], 0)
+    if "special" in case:
+        texts = prompts.greedy(carrier, case["special"], case["special_limit"])
+        expect_texts(texts, case["special_answers"], 0)
     return f"{len(case['samples']) + len(case.get('special', []))} answers"
 
 
-def check_half(case, model, prompts):
-    """Greedy text of the plainly loaded model in 16 bits."""
-    return expect_texts(prompts.greedy(model, case["samples"]), case["answers"], DIFFERING_IN_16_BITS)
+def check_plain(case, model, prompts):
+    """Greedy text of the plainly loaded model, in the dtype that the reader takes (mostly 16 bits)."""
+    allowed = DIFFERING.get(case["name"], DIFFERING_ELSEWHERE)
+    return f"{model.dtype}, {expect_texts(prompts.greedy(model, case['samples']), case['answers'], allowed)}"
 
 
 def expect_texts(theirs, ours, allowed):
@@ -92,7 +95,6 @@ def check_trace(trace, carrier, prompts):
 
 
 def main():
-    torch.set_num_threads(2)
     work = pathlib.Path(sys.argv[1])
     checks = Checks(f"transformers {transformers.__version__} reads nibble's")
     for case in json.loads((work / "cases.json").read_text()):
@@ -101,9 +103,8 @@ def main():
         checks.run(f"{name}, kept tensors", check_kept, case, tensors)
         model = readers.load(folder)
         checks.run(f"{name}, modules", check_modules, case, model, tensors)
-        model = readers.load(folder, dtype=torch.bfloat16)
-        checks.run(f"{name}, plain loading in bf16", check_half, case, model, prompts)
-        carrier = readers.load_carrier(folder, work)
+        checks.run(f"{name}, plain loading", check_plain, case, model, prompts)
+        carrier = readers.load_carrier(folder)
         checks.run(f"{name}, greedy text", check_text, case, carrier, prompts)
         for trace in case["traces"]:
             checks.run(f"{name}, trace {trace['name']}", check_trace, trace, carrier, prompts)

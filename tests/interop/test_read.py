@@ -5,7 +5,6 @@ Run by tests/interop/run as: python test_read.py NIBBLE WORK (made by cases.py)
 
 import json
 import pathlib
-import shutil
 import sys
 
 import numpy as np
@@ -53,10 +52,10 @@ def check_storage(binary, folder, kind):
     return f"{len(quantized)} linears"
 
 
-def check_text(binary, folder, samples, prompts, work):
+def check_text(binary, folder, samples, prompts, jsonl):
     """nibble's greedy text is that of an fp32 model with the decoded weights."""
-    ours = cases.answers(binary, folder, work / "last.jsonl", work)
-    theirs = prompts.greedy(readers.load_carrier(folder, work), samples)
+    ours = cases.answers(binary, folder, jsonl)
+    theirs = prompts.greedy(readers.load_carrier(folder), samples)
     for sample, a, b in zip(samples, ours, theirs, strict=True):
         expect(a == b, f"{sample['prompt']!r}: nibble {a!r}, transformers {b!r}")
     image = ["--image", samples[0]["images"][0]]
@@ -65,14 +64,19 @@ def check_text(binary, folder, samples, prompts, work):
     return f"{len(samples)} answers"
 
 
+# bitsandbytes 0.50 finds the codes of double quantization on a CPU in a table of 65536 cells over [-1, 1].
+CELL = 2.0**-15
+
+
 def check_bytes(theirs_folder, ours_folder):
-    """NF4 of bf16 weights is byte-equal. The mean of absmax may differ by 2 ulp, the order of its sum not being
-    defined; both files' double quantization must follow from the mean that they state."""
+    """NF4 of bf16 weights is byte-equal. Double quantization follows from the mean that each file states: nibble's to
+    the byte, theirs to a cell of the table that they look codes up in. The means differ by 2 ulp at most, the order
+    of their sum not being defined."""
     theirs, ours = decode4.read_tensors(theirs_folder), decode4.read_tensors(ours_folder)
     source = decode4.read_tensors(cases.MODEL)
     states, our_states = decode4.quantized_linears(theirs), decode4.quantized_linears(ours)
     expect_same_set(our_states, states, "quantized linears")
-    other_means = 0
+    means = codes = 0
     for name, state in states.items():
         weight = f"{name}.weight"
         for key in (weight, f"{weight}.quant_map"):
@@ -81,30 +85,38 @@ def check_bytes(theirs_folder, ours_folder):
         expect_equal(our_states[name], state, f"quant_state of {name}")
         distance = abs(int(offset.view(np.int32)) - int(our_offset.view(np.int32)))
         expect(distance <= 2, f"{name}: nested_offset {our_offset!r} is not {offset!r}")
-        other_means += distance > 0
-        table = ours[f"{weight}.nested_quant_map"]
-        codes, scales = decode4.nested_codes(source[weight], our_offset, table.numpy())
-        expect(np.array_equal(codes, ours[f"{weight}.absmax"].numpy()), f"{weight}.absmax does not follow from the mean")
-        expect(np.array_equal(scales, ours[f"{weight}.nested_absmax"].numpy()), f"{weight}.nested_absmax differs")
-        if distance == 0:
-            for key in ("absmax", "nested_absmax"):
-                expect(torch.equal(theirs[f"{weight}.{key}"], ours[f"{weight}.{key}"]), f"{weight}.{key} differs")
-    return f"{len(states)} linears, {other_means} with another last bit of the mean"
+        means += distance > 0
+        check_absmax(ours, source[weight], weight, our_offset, 0)
+        codes += check_absmax(theirs, source[weight], weight, offset, CELL)
+    return f"{len(states)} linears; of theirs {means} means end in another bit, {codes} absmax codes are in the next cell"
+
+
+def check_absmax(tensors, source, weight, offset, slack):
+    """The doubly quantized absmax of a file are the nearest values of its map, up to `slack`. Gives how many are not
+    the very nearest."""
+    table = tensors[f"{weight}.nested_quant_map"].numpy().astype(np.float64)
+    nearest, scales, x = decode4.nested_codes(source, offset, table)
+    expect(np.array_equal(scales, tensors[f"{weight}.nested_absmax"].numpy()), f"{weight}.nested_absmax differs")
+    codes = tensors[f"{weight}.absmax"].numpy().reshape(-1)
+    apart = np.abs(x - table[codes]) - np.abs(x - table[nearest])
+    if slack == 0:
+        expect(np.array_equal(codes, nearest), f"{weight}.absmax does not follow from the mean")
+    expect(apart.max() <= slack, f"{weight}.absmax is off by {apart.max():g}")
+    return int((codes != nearest).sum())
 
 
 def main():
-    torch.set_num_threads(2)
     binary, work = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
     checks = Checks(f"nibble reads what transformers {transformers.__version__} wrote")
+    theirs = work / f"transformers-{transformers.__version__}"
     samples = [json.loads(line) for line in (work / "last.jsonl").read_text().splitlines()]
     prompts = readers.Prompts(cases.MODEL)
     for kind, options in KINDS.items():
-        folder = work / "theirs" / kind
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = theirs / kind
         write_checkpoint(folder, options)
         checks.run(f"{kind}, storage", check_storage, binary, folder, kind)
-        checks.run(f"{kind}, greedy text", check_text, binary, folder, samples, prompts, work)
-    checks.run("nf4_double, bytes", check_bytes, work / "theirs" / "nf4_double", work / "out" / "all")
+        checks.run(f"{kind}, greedy text", check_text, binary, folder, samples, prompts, work / "last.jsonl")
+    checks.run("nf4_double, bytes", check_bytes, theirs / "nf4_double", work / "out" / "all")
     checks.finish()
 
 

@@ -104,7 +104,7 @@ TEST(Measure, SizesAreThoseOfTheWrittenTensors) {
   Loaded model;
   const records::Measurements m = measure(model.weights, model.items(1), "tiny", false);
   records::Inventory exact = model.binding.inventory("tiny");
-  exact_sizes(model.binding, exact);
+  exact_sizes(model.binding, exact, false);
   EXPECT_EQ(m.inventory, exact);
   for (size_t i = 0; i < exact.linears.size(); ++i) {
     const model::Linear& linear = *model::linears(model.binding.spec())[i];

@@ -148,7 +148,7 @@ TEST(Forward, Bf16IsCloseToF32) {
   EXPECT_GT(largest, 1e-5) << "products were not rounded to bf16 at all";
 }
 
-TEST(Forward, GenerateStopsAtTheLimitAndAtEndTokens) {
+TEST(Forward, GenerateStopsAtTheLimit) {
   Model model;
   const Prompt prompt = model.prompt("one");
   const std::vector<int64_t> whole = golden_ids("one.greedy");
@@ -156,12 +156,12 @@ TEST(Forward, GenerateStopsAtTheLimitAndAtEndTokens) {
   EXPECT_TRUE(model.runner.generate({&pointer, 1}, 0)[0].empty());
   EXPECT_EQ(model.runner.generate({&pointer, 1}, 3)[0],
             std::vector<int64_t>(whole.begin(), whole.begin() + 3));
-  std::vector<int64_t> told;
-  model.runner.generate({&pointer, 1}, 5, [&](size_t sequence, int64_t token) {
-    EXPECT_EQ(sequence, 0u);
-    told.push_back(token);
-  });
-  EXPECT_EQ(told, std::vector<int64_t>(whole.begin(), whole.begin() + 5));
+}
+
+Prompt prompt_of(std::vector<int64_t> ids) {
+  Prompt prompt;
+  prompt.ids = std::move(ids);
+  return prompt;
 }
 
 std::string start_error(const Prompt& prompt) {
@@ -176,10 +176,10 @@ std::string start_error(const Prompt& prompt) {
 }
 
 TEST(Forward, BadPromptsAreErrors) {
-  EXPECT_THAT(start_error({}), HasSubstr("the prompt is empty"));
-  EXPECT_THAT(start_error({.ids = {1, 2048}, .pictures = {}}), HasSubstr("token id 2048 is outside"));
-  EXPECT_THAT(start_error({.ids = {-1}, .pictures = {}}), HasSubstr("token id -1 is outside"));
-  EXPECT_THAT(start_error({.ids = {1, 2046}, .pictures = {}}), HasSubstr("more image tokens"));
+  EXPECT_THAT(start_error(prompt_of({})), HasSubstr("the prompt is empty"));
+  EXPECT_THAT(start_error(prompt_of({1, 2048})), HasSubstr("token id 2048 is outside"));
+  EXPECT_THAT(start_error(prompt_of({-1})), HasSubstr("token id -1 is outside"));
+  EXPECT_THAT(start_error(prompt_of({1, 2046})), HasSubstr("more image tokens"));
 }
 
 }  // namespace

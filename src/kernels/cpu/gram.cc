@@ -69,7 +69,8 @@ double gram_norm(ConstMatrix d, ConstMatrix gram) {
                                     [](double u, double v) { return u * v; });
     }
   });
-  return std::accumulate(sums.begin(), sums.end(), 0.0);
+  // Rounding may leave a norm of nothing slightly below 0.
+  return std::max(std::accumulate(sums.begin(), sums.end(), 0.0), 0.0);
 }
 
 }  // namespace nibble::kernels

@@ -71,7 +71,7 @@ double gram_norm(ConstMatrix d, ConstMatrix gram) {
       sum += d.row(o)[i] * product;
     }
   }
-  return sum;
+  return std::max(sum, 0.0);
 }
 
 void layer_norm(ConstMatrix x, std::span<const float> scale, std::span<const float> shift, float eps,

@@ -51,6 +51,7 @@ Block text_block(int64_t i, int64_t dim, int64_t kv_dim, int64_t inner, float ep
 
 Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
   Vision vision;
+  vision.name = "visual";
   vision.patch_embed = "visual.patch_embed";
   vision.patch_linear = "visual.patch_embed.proj";
   vision.channels = config.dimension("in_channels", config.integer("in_chans", 3), 64);
@@ -83,6 +84,7 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
     fail("{}: hidden_size {} of the vision part is not the language model's {}", config.what(), out,
          text_hidden);
   vision.merger = "visual.merger";
+  vision.merger_mlp = "visual.merger.mlp";
   vision.merger_activation_name = "visual.merger.mlp.1";
   vision.merger_norm = {"visual.merger.ln_q", Norm::Kind::layer, stack.hidden, kVisionEps};
   vision.merger_in = {"visual.merger.mlp.0", merged, merged, true, Role::projector, "visual.merger.mlp.0",
@@ -123,7 +125,9 @@ Text describe_text(const io::Fields& config, const io::Fields& top) {
   stack.part = Part::text;
   stack.hidden = config.dimension("hidden_size", 8192, 1 << 20);
   stack.heads = config.dimension("num_attention_heads", 64, 1 << 16);
-  stack.kv_heads = config.dimension("num_key_value_heads", stack.heads, 1 << 16);
+  // A missing key has the class default; null means one for each head.
+  const bool null_kv = config.json().contains("num_key_value_heads") && !config.has("num_key_value_heads");
+  stack.kv_heads = config.dimension("num_key_value_heads", null_kv ? stack.heads : 8, 1 << 16);
   check_heads(config, stack.hidden, stack.heads, stack.kv_heads);
   stack.head_dim = stack.hidden / stack.heads;
   stack.activation = activation_field(config, "silu");
@@ -135,11 +139,12 @@ Text describe_text(const io::Fields& config, const io::Fields& top) {
   const int64_t depth = config.dimension("num_hidden_layers", 80, kMaxBlocks);
   for (int64_t i = 0; i < depth; ++i)
     stack.blocks.push_back(text_block(i, stack.hidden, stack.kv_heads * stack.head_dim, inner, eps));
+  text.name = "model";
   text.embedding = "model.embed_tokens";
   text.vocabulary = config.dimension("vocab_size", 152064, 1 << 28);
   text.norm = {"model.norm", Norm::Kind::rms, stack.hidden, eps};
   text.head = "lm_head";
-  text.tied = top.boolean("tie_word_embeddings", config.boolean("tie_word_embeddings", false));
+  text.tied = config.boolean("tie_word_embeddings", top.boolean("tie_word_embeddings", false));
   return text;
 }
 
@@ -150,7 +155,6 @@ Spec describe(const io::Fields& config) {
   spec.text = describe_text(text_config, config);
   spec.vision = describe_vision(config.object("vision_config"), spec.text.stack.hidden);
   spec.tokens.image = config.integer("image_token_id", 151655);
-  spec.tokens.vision_start = config.integer("vision_start_token_id", 151652);
   spec.tokens.end = end_tokens(text_config.has("eos_token_id") ? text_config : config);
   return spec;
 }
@@ -160,8 +164,10 @@ io::Json config_for_both(const io::Json& config) {
   io::Json out = config;
   if (config.contains("text_config") && config.at("text_config").is_object()) {
     io::Json& text = out["text_config"];
+    // One answer in both places: readers differ in which of them they ask.
     if (!text.contains("tie_word_embeddings") && config.contains("tie_word_embeddings"))
       text["tie_word_embeddings"] = config["tie_word_embeddings"];
+    if (text.contains("tie_word_embeddings")) out["tie_word_embeddings"] = text["tie_word_embeddings"];
     if (text.contains("rope_parameters") && text["rope_parameters"].is_object()) {
       const io::Json rope = text["rope_parameters"];
       if (rope.contains("rope_theta")) text["rope_theta"] = rope["rope_theta"];
@@ -187,7 +193,6 @@ constexpr std::array kVllm = {Rename{"visual.", "visual."}, Rename{"model.", "la
 
 const Family kQwen2Vl = {
     .model_type = "qwen2_vl",
-    .architecture = "Qwen2VLForConditionalGeneration",
     .title = "Qwen2-VL",
     .describe = describe,
     .config_for_both = config_for_both,

@@ -1,0 +1,101 @@
+// samples.jsonl, text jsonl and folders of pictures, as people have them.
+#include "data/samples.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "base/error.h"
+#include "io/temp_folder.h"
+
+namespace nibble::data {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing_io::error_of;
+using testing_io::put;
+using testing_io::TempFolder;
+
+std::vector<Sample> read(const std::vector<std::string>& files) {
+  return read_samples(files);
+}
+
+TEST(Samples, AllKindsOfLinesInOrder) {
+  TempFolder folder;
+  put(folder / "images/a.png", "");
+  put(folder / "b.jpg", "");
+  put(folder / "samples.jsonl",
+      R"({"image": "images/a.png", "prompt": "What?", "answer": "This."})"
+      "\n\n"
+      R"({"images": ["b.jpg", "images/a.png"]})"
+      "\r\n"
+      "  \t\n"
+      R"({"prompt": "Just words", "answer": ""})");  // no newline at the end
+  put(folder / "text.jsonl", R"({"text": "Plain."})"
+                             "\n");
+  const auto samples = read({(folder / "samples.jsonl").string(), (folder / "text.jsonl").string()});
+  ASSERT_EQ(samples.size(), 4u);
+  EXPECT_EQ(samples[0].id, (folder / "samples.jsonl").string() + ":1");
+  EXPECT_EQ(samples[0].text, "What?");
+  EXPECT_EQ(samples[0].answer, "This.");
+  EXPECT_EQ(samples[0].images, std::vector<fs::path>{folder / "images/a.png"});
+  EXPECT_EQ(samples[1].id, (folder / "samples.jsonl").string() + ":3");
+  EXPECT_EQ(samples[1].text, kDefaultPrompt);
+  EXPECT_FALSE(samples[1].answer.has_value());
+  EXPECT_EQ(samples[1].images, (std::vector<fs::path>{folder / "b.jpg", folder / "images/a.png"}));
+  EXPECT_TRUE(samples[2].images.empty());
+  EXPECT_FALSE(samples[2].plain);
+  EXPECT_TRUE(samples[3].plain);
+  EXPECT_EQ(samples[3].text, "Plain.");
+}
+
+TEST(Samples, AFolderOfPicturesByName) {
+  TempFolder folder;
+  for (const char* name : {"c.PNG", "a.webp", "b.jpeg", "notes.txt", "d.jpg"}) put(folder / name, "");
+  fs::create_directory(folder / "e.png");
+  const auto samples = read({folder.path().string()});
+  std::vector<std::string> names;
+  for (const Sample& s : samples) {
+    EXPECT_EQ(s.text, kDefaultPrompt);
+    EXPECT_FALSE(s.answer.has_value());
+    ASSERT_EQ(s.images.size(), 1u);
+    names.push_back(s.images[0].filename());
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"a.webp", "b.jpeg", "c.PNG", "d.jpg"}));
+}
+
+TEST(Samples, AFolderWithSamplesIsItsSamples) {
+  TempFolder folder;
+  put(folder / "a.png", "");
+  put(folder / "samples.jsonl", R"({"prompt": "Only this"})");
+  const auto samples = read({folder.path().string()});
+  ASSERT_EQ(samples.size(), 1u);
+  EXPECT_EQ(samples[0].text, "Only this");
+}
+
+TEST(Samples, BadInputIsNamedByFileAndLine) {
+  TempFolder folder;
+  const auto error_of_lines = [&](const std::string& lines) {
+    put(folder / "x.jsonl", lines);
+    return error_of([&] { read({(folder / "x.jsonl").string()}); });
+  };
+  EXPECT_THAT(error_of_lines("{\"prompt\": \"a\"}\n{\"prompt\": \n"), HasSubstr("x.jsonl:2"));
+  EXPECT_THAT(error_of_lines("[1]\n"), HasSubstr("x.jsonl:1"));
+  EXPECT_THAT(error_of_lines("{\"question\": \"a\"}\n"),
+              AllOf(HasSubstr("x.jsonl:1"), HasSubstr("\"prompt\"")));
+  EXPECT_THAT(error_of_lines("{\"image\": \"no.png\"}\n"),
+              AllOf(HasSubstr("x.jsonl:1"), HasSubstr("no.png")));
+  EXPECT_THAT(error_of_lines("{\"images\": [7]}\n"), AllOf(HasSubstr("x.jsonl:1"), HasSubstr("7")));
+  EXPECT_THAT(error_of_lines("{\"prompt\": 7}\n"), AllOf(HasSubstr("x.jsonl:1"), HasSubstr("prompt")));
+  EXPECT_THAT(error_of_lines("\n  \n"), HasSubstr("holds no samples"));
+  EXPECT_THAT(error_of([&] { read({(folder / "none").string()}); }), HasSubstr("no such file or folder"));
+  fs::create_directory(folder / "empty");
+  EXPECT_THAT(error_of([&] { read({(folder / "empty").string()}); }),
+              HasSubstr("neither samples.jsonl nor pictures"));
+}
+
+}  // namespace
+}  // namespace nibble::data
