@@ -39,7 +39,7 @@ std::string quoted(int argc, char** argv) {
 int complain(std::string text) {
   for (char& c : text)
     if (c == '\n' || c == '\r') c = ' ';
-  fmt::print(stderr, "nibble: {}\n", text);
+  tell("nibble: " + text);
   return 2;
 }
 
@@ -100,6 +100,7 @@ void add_policy(CLI::App* command, std::string& budget, std::string& policy) {
   command
       ->add_option("--budget", budget,
                    fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw (default: {})", kDefaultBudget))
+      ->check([](const std::string& text) { return text.empty() ? "a budget must be given" : ""; })
       ->type_name("B");
   std::string help = "How linears are chosen (default: dynamic):";
   for (const auto& p : plan::policies()) help += fmt::format("\n{}: {}", p.name, p.help);

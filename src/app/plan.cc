@@ -46,20 +46,23 @@ void add_measure(CLI::App& app, Common& common) {
 
 void add_plan(CLI::App& app, Common& common) {
   auto o = std::make_shared<PlanOptions>();
-  CLI::App* command =
-      add_command(app, common, "plan", "Choose the linears that stay in 16 bits, within a budget",
-                  "nibble plan measurements.json --budget 10% -o plan.json", [o, &common] {
-                    const std::string text = io::read_file(o->measurements);
-                    const auto measurements = records::measurements_from_json(
-                        io::parse_json(text, o->measurements), o->measurements);
-                    const records::Plan plan = plan_for(measurements, sha256(text), o->policy, o->budget);
-                    const io::Json json = records::to_json(plan);
-                    write_record(o->out, json);
-                    if (common.json)
-                      print_json(json);
-                    else
-                      print(report::plan_text(plan) + fmt::format("written to {}\n", o->out));
-                  });
+  CLI::App* command = add_command(
+      app, common, "plan", "Choose the linears that stay in 16 bits, within a budget",
+      "nibble plan measurements.json --budget 10% -o plan.json", [o, &common] {
+        check_target(o->out);
+        std::error_code ignored;
+        if (std::filesystem::equivalent(o->measurements, o->out, ignored))
+          fail("{}: holds the measurements and would be replaced; choose another name for -o", o->out);
+        std::string digest;
+        const auto measurements = read_measurements(o->measurements, digest);
+        const records::Plan plan = plan_for(measurements, digest, o->policy, o->budget);
+        const io::Json json = records::to_json(plan);
+        write_record(o->out, json);
+        if (common.json)
+          print_json(json);
+        else
+          print(report::plan_text(plan) + fmt::format("written to {}\n", o->out));
+      });
   command->add_option("MEASUREMENTS", o->measurements, "measurements.json")->required();
   add_policy(command, o->budget, o->policy);
   command->add_option("-o,--out", o->out, "Where to write")->type_name("FILE")->capture_default_str();

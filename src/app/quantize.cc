@@ -81,6 +81,7 @@ void add_quantize(CLI::App& app, Common& common) {
       ->check(CLI::PositiveNumber)
       ->type_name("SIZE")
       ->default_str("5GB");
+  command->get_option("--measurements")->excludes(command->get_option("--data"));
   command->add_flag("--force", o->force, "Replace OUT if it exists");
   command->add_flag("--allow-nonfinite", o->allow_nonfinite, "Go on when weights hold NaN or infinity");
   add_compute(command, common);

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "io/file.h"
 #include "measure/measure.h"
 
 namespace nibble::app {
@@ -24,6 +25,11 @@ LoadedModel::LoadedModel(const std::string& model, const Common& common)
       maker(binding),
       weights(binding, common.compute_kind()),
       runner(weights) {}
+
+void tell(const std::string& line) {
+  // Nobody listening is no reason to stop.
+  (void)!write(STDERR_FILENO, (line + "\n").data(), line.size() + 1);
+}
 
 fs::path share_folder() {
   std::vector<fs::path> places;
@@ -45,11 +51,12 @@ std::vector<std::string> data_files(const std::vector<std::string>& files, const
 
 std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
                                    const data::PromptMaker& maker, int64_t window) {
-  if (files.empty()) fmt::print(stderr, "no --data given: using the {} set that nibble ships\n", shipped);
+  if (files.empty()) tell(fmt::format("no --data given: using the {} set that nibble ships", shipped));
   const auto samples = data::read_samples(data_files(files, shipped));
   auto items = data::make_items(samples, maker, window);
   if (items.empty())
-    fail("{}: nothing is left to run: every text is shorter than two tokens", fmt::join(files, ", "));
+    fail("{}: nothing is left to run: every text is shorter than two tokens",
+         fmt::join(data_files(files, shipped), ", "));
   return items;
 }
 
@@ -72,9 +79,7 @@ records::Measurements read_measurements(const std::string& path, std::string& di
 }
 
 void check_target(const std::string& path) {
-  const fs::path folder = fs::absolute(path).parent_path();
-  if (fs::is_directory(path)) fail("{}: is a folder; name a file", path);
-  if (!fs::is_directory(folder)) fail("{}: there is no folder {}; create it first", path, folder.string());
+  const fs::path folder = fs::absolute(io::writable_target(path)).parent_path();
   if (access(folder.c_str(), W_OK) != 0)
     fail("{}: cannot write into {}: {}", path, folder.string(), std::strerror(errno));
 }
@@ -93,9 +98,12 @@ void check_measurements(const records::Measurements& measurements, const records
   for (size_t i = 0; i < ours.size(); ++i)
     if (ours[i].name != theirs[i].name || ours[i].out != theirs[i].out || ours[i].in != theirs[i].in ||
         ours[i].dtype != theirs[i].dtype)
-      fail("the measurements are of {}, where {} is ({}, {}); in {} it is {} ({}, {}); measure this model",
-           measurements.inventory.model, theirs[i].name, theirs[i].out, theirs[i].in, inventory.model,
-           ours[i].name, ours[i].out, ours[i].in);
+      fail(
+          "the measurements are of {}, where {} is ({}, {}) {}; in {} it is {} ({}, {}) {}; measure this "
+          "model",
+          measurements.inventory.model, theirs[i].name, theirs[i].out, theirs[i].in,
+          dtype_name(theirs[i].dtype), inventory.model, ours[i].name, ours[i].out, ours[i].in,
+          dtype_name(ours[i].dtype));
 }
 
 std::string description(const model::Binding& binding) {

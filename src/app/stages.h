@@ -38,6 +38,9 @@ struct LoadedModel {
   LoadedModel(const LoadedModel&) = delete;
 };
 
+/// Writes a line to standard error, if it can be written.
+void tell(const std::string& line);
+
 /// Where the data that nibble ships lies: $NIBBLE_SHARE, ../share/nibble beside the program, or the source
 /// tree. Throws Error when none is there.
 std::filesystem::path share_folder();

@@ -126,7 +126,26 @@ void swap_folders(const std::filesystem::path& a, const std::filesystem::path& b
   rename_plain(aside, a);
 }
 
-AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), partial_(path) {
+std::filesystem::path writable_target(const std::filesystem::path& path) {
+  namespace fs = std::filesystem;
+  if (path.empty()) fail("the name of the file to write is empty; name a file");
+  std::error_code error;
+  fs::path target = path;
+  if (fs::is_symlink(fs::symlink_status(path, error))) {
+    target = fs::weakly_canonical(path, error);
+    if (error) fail("{}: cannot follow the link: {}", path.string(), error.message());
+  }
+  const fs::file_status status = fs::status(target, error);
+  if (fs::is_directory(status)) fail("{}: is a folder; name a file", path.string());
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    fail("{}: is no regular file (a device or a pipe) and is not written to; name a file", path.string());
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  if (!fs::is_directory(folder, error))
+    fail("{}: there is no folder {}; create it first", path.string(), folder.string());
+  return target;
+}
+
+AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(writable_target(path)), partial_(path_) {
   partial_ += ".partial";
   file_ = open_partial(partial_);
 }

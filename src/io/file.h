@@ -46,6 +46,10 @@ void sync_folder(const std::filesystem::path& folder);
 /// Makes the bytes of a file durable (fsync).
 void sync_file(const std::filesystem::path& path);
 
+/// The file that writing to `path` would make or replace: links followed. Throws Error when the path is
+/// empty, names a folder that does not exist, or something other than a regular file stands there.
+std::filesystem::path writable_target(const std::filesystem::path& path);
+
 /// Renames to a name that must not be taken. Throws Error. Where the file system cannot promise that, an
 /// empty folder that appears at the same moment is replaced.
 void rename_new(const std::filesystem::path& from, const std::filesystem::path& to);
@@ -57,6 +61,9 @@ void swap_folders(const std::filesystem::path& a, const std::filesystem::path& b
 /// A file that appears under its name only when it is complete. Bytes go to `path` + ".partial" through a
 /// buffer; commit() syncs and renames. Destroyed without commit, it removes the partial file. A partial file
 /// that an interrupted run left is overwritten; one that another process is writing is refused.
+///
+/// A link at `path` is followed, so that the file it names is replaced and the link stays. Throws Error where
+/// something other than a regular file (a folder, a device, a pipe) stands.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path);

@@ -92,6 +92,7 @@ struct Text {
   std::string name;       // module
   std::string embedding;  // name.weight (vocabulary, hidden)
   int64_t vocabulary = 0;
+  int64_t max_positions = 0;  // longest sequence that the model was made for
   Stack stack;
   Norm norm;
   std::string head;  // name.weight (vocabulary, hidden); when tied, the embedding serves

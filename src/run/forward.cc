@@ -139,6 +139,10 @@ Sequence Runner::sequence(const Prompt& prompt) const {
             "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not "
             "belong together",
             id, spec().text.vocabulary);
+  if (const auto tokens = static_cast<int64_t>(prompt.ids.size() + prompt.continuation.size());
+      tokens > spec().text.max_positions)
+    fail("the prompt has {} tokens, but the model (max_position_embeddings) takes {}; shorten it", tokens,
+         spec().text.max_positions);
   Sequence out;
   out.ids = prompt.ids;
   out.positions = prompt_positions(prompt, spec(), out.next_position);

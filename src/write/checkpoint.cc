@@ -20,6 +20,7 @@ std::vector<const model::Linear*> kept_linears(const model::Binding& source, rec
   std::map<std::string, records::Decision*> decisions;
   for (records::Decision& d : plan.decisions) decisions[d.name] = &d;
   std::vector<const model::Linear*> out;
+  std::map<std::string, std::pair<bool, std::string>> groups;  // of each: the decision on its first member
   const auto linears = model::linears(source.spec());
   for (const model::Linear* l : linears) {
     const auto it = decisions.find(l->name);
@@ -27,6 +28,10 @@ std::vector<const model::Linear*> kept_linears(const model::Binding& source, rec
       fail("the plan (made for {}) says nothing about {} of {}; make a plan for this model", plan.model,
            l->name, source.checkpoint().folder().string());
     records::Decision& decision = *it->second;
+    const auto [first, fresh] = groups.try_emplace(l->group, decision.keep, l->name);
+    if (first->second.first != decision.keep)
+      fail("the plan decides otherwise on {} than on {}, but serving engines fuse them; decide alike on both",
+           l->name, first->second.second);
     if (!decision.keep && allow_nonfinite &&
         quant::find_nonfinite(source.checkpoint().tensor(source.linear(*l).stored + ".weight"))) {
       decision.keep = true;

@@ -1,6 +1,7 @@
 // The program as users call it: exit codes, the one line of an error, and that nothing is half written.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cstdio>
@@ -170,6 +171,48 @@ TEST_F(Cli, TheSourceIsNeverReplaced) {
   expect_error("quantize " + model.string() + " --policy all --force -o " + folder_.path().string(),
                "16-bit checkpoint itself");
   EXPECT_TRUE(fs::exists(model / "model-00001-of-00003.safetensors"));
+}
+
+TEST_F(Cli, OnlyRegularFilesAreWritten) {
+  // A pipe stands for a device: what a test may replace by mistake must be its own.
+  const std::string pipe = temp("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& command : {"trace " + kModel + " --prompt Hi -o ", "measure " + kModel + " -o "})
+    expect_error(command + pipe, "pipe", "regular file");
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  io::write_file(temp("target.json"), "{}");
+  fs::create_symlink("target.json", temp("link.json"));
+  io::write_file(temp("link.json"), "[]");
+  EXPECT_TRUE(fs::is_symlink(temp("link.json")));
+  EXPECT_EQ(io::read_file(temp("target.json")), "[]");
+  io::write_file(temp("m.json"), "{}");
+  expect_error("plan " + temp("m.json") + " -o " + temp("m.json"), "would be replaced");
+}
+
+TEST_F(Cli, ErrorsNeedNoReader) {
+  const std::string command = fmt::format("'{}' inspect /nowhere 2>&-", NIBBLE_BINARY);
+  EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 2);
+}
+
+TEST_F(Cli, Transformers5Config) {
+  const fs::path model = copy_model("v5");
+  fs::copy_file(NIBBLE_ROOT "/tests/interop/config.v5.json", model / "config.json",
+                fs::copy_options::overwrite_existing);
+  ASSERT_EQ(nibble("quantize " + model.string() + " --policy all -o " + temp("q")).code, 0);
+  const auto config = io::read_json(fs::path(temp("q")) / "config.json");
+  EXPECT_EQ(config["text_config"]["rope_theta"], 1000000.0);
+  EXPECT_EQ(config["rope_scaling"]["mrope_section"],
+            config["text_config"]["rope_parameters"]["mrope_section"]);
+  EXPECT_EQ(config["hidden_size"], 192);
+  EXPECT_EQ(config["torch_dtype"], "bfloat16");
+  const std::string say = " --prompt 'Describe this image.' --image " + kPicture;
+  EXPECT_EQ(nibble("generate " + model.string() + say).out, nibble("generate " + kModel + say).out);
+}
+
+TEST_F(Cli, TextsTooShortToPredictAnything) {
+  io::write_file(temp("short.jsonl"), "{\"text\": \"a\"}\n");
+  for (const char* command : {"compare ", "eval ", "measure "})
+    expect_error(command + kModel + " --data " + temp("short.jsonl"), "short.jsonl", "two tokens");
 }
 
 TEST_F(Cli, FullDiskLeavesNothingBehind) {

@@ -28,7 +28,7 @@ SPECIAL_LIMIT = 32  # tokens of an answer to an unusual prompt, which the model 
 
 def nibble(binary, *arguments):
     """stdout of one nibble command."""
-    done = subprocess.run([str(binary), *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run([str(binary), *map(str, arguments)], capture_output=True, encoding="utf-8", errors="replace")
     expect(done.returncode == 0, f"nibble {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return done.stdout
 

@@ -140,6 +140,7 @@ Text describe_text(const io::Fields& config, const io::Fields& top) {
   for (int64_t i = 0; i < depth; ++i)
     stack.blocks.push_back(text_block(i, stack.hidden, stack.kv_heads * stack.head_dim, inner, eps));
   text.name = "model";
+  text.max_positions = config.dimension("max_position_embeddings", 32768, int64_t{1} << 40);
   text.embedding = "model.embed_tokens";
   text.vocabulary = config.dimension("vocab_size", 152064, 1 << 28);
   text.norm = {"model.norm", Norm::Kind::rms, stack.hidden, eps};
@@ -163,24 +164,26 @@ Spec describe(const io::Fields& config) {
 io::Json config_for_both(const io::Json& config) {
   io::Json out = config;
   if (config.contains("text_config") && config.at("text_config").is_object()) {
-    io::Json& text = out["text_config"];
+    io::Json text = config.at("text_config");
     // One answer in both places: readers differ in which of them they ask.
     if (!text.contains("tie_word_embeddings") && config.contains("tie_word_embeddings"))
-      text["tie_word_embeddings"] = config["tie_word_embeddings"];
-    if (text.contains("tie_word_embeddings")) out["tie_word_embeddings"] = text["tie_word_embeddings"];
-    if (text.contains("rope_parameters") && text["rope_parameters"].is_object()) {
-      const io::Json rope = text["rope_parameters"];
-      if (rope.contains("rope_theta")) text["rope_theta"] = rope["rope_theta"];
+      text["tie_word_embeddings"] = config.at("tie_word_embeddings");
+    if (text.contains("tie_word_embeddings"))
+      out["tie_word_embeddings"] = io::Json(text.at("tie_word_embeddings"));
+    if (text.contains("rope_parameters") && text.at("rope_parameters").is_object()) {
+      const io::Json rope = text.at("rope_parameters");
+      if (rope.contains("rope_theta")) text["rope_theta"] = rope.at("rope_theta");
       io::Json scaling = {{"type", "mrope"}};
-      if (rope.contains("mrope_section")) scaling["mrope_section"] = rope["mrope_section"];
+      if (rope.contains("mrope_section")) scaling["mrope_section"] = rope.at("mrope_section");
       text["rope_scaling"] = scaling;
     }
     // Flat keys for readers that know no text_config; what the top level says itself stays.
     for (const auto& [key, value] : text.items())
       if (key != "model_type" && key != "dtype" && key != "rope_parameters" && !out.contains(key))
         out[key] = value;
+    out["text_config"] = text;
   }
-  if (out.contains("dtype") && !out.contains("torch_dtype")) out["torch_dtype"] = out["dtype"];
+  if (config.contains("dtype") && !config.contains("torch_dtype")) out["torch_dtype"] = config.at("dtype");
   return out;
 }
 
