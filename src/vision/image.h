@@ -24,7 +24,7 @@ struct Image {
 Image decode_image(std::string_view bytes, std::string_view what, bool orient = true);
 Image load_image(const std::filesystem::path& path, bool orient = true);
 
-enum class Resample { bilinear, bicubic };
+enum class Resample { bilinear, bicubic, lanczos, box, hamming };
 
 /// Resizes as Pillow 13's Image.resize for RGB, equal to the last bit: two passes with bytes between them,
 /// fixed-point weights of 22 bits, support scaled when shrinking. (Up to Pillow 12 the order of the passes

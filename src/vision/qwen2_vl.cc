@@ -13,19 +13,6 @@ namespace {
 
 /// Beyond it a quotient of two areas would not be exact in double, and no picture is as large.
 constexpr int64_t kMaxArea = int64_t{1} << 52;
-/// Pixels after resizing; a guard against a configuration that asks for more memory than any machine has.
-constexpr int64_t kMaxResizedPixels = int64_t{1} << 28;
-
-Resample parse_resample(const io::Fields& fields, Resample fallback) {
-  if (!fields.has("resample")) return fallback;
-  const int64_t code = fields.integer("resample");
-  if (code == 2) return Resample::bilinear;
-  if (code == 3) return Resample::bicubic;
-  constexpr std::array<const char*, 6> kNames{"nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"};
-  const bool named = code >= 0 && code < static_cast<int64_t>(kNames.size());
-  fail("{}: resample {} ({}) is not supported; use 2 (bilinear) or 3 (bicubic)", fields.what(), code,
-       named ? kNames[code] : "unknown");
-}
 
 /// One limit of the picture's area, at least `least`: min_pixels or max_pixels where given, else the edge of
 /// `size`.
@@ -44,21 +31,6 @@ int64_t parse_limit(const io::Fields& fields, const char* key, const char* edge,
   return limit;
 }
 
-/// The slow processor guesses where the channels are from the shape of the array alone and takes a picture
-/// three pixels high for one of three channels whose pixels are the bytes of a row. What it then reads, as a
-/// picture: channel c, row y, column x is byte (c * width + y) * 3 + x.
-Image as_guessed(const Image& image) {
-  Image guessed{3, image.width, std::vector<uint8_t>(image.rgb.size())};
-  for (int64_t c = 0; c < 3; ++c) {
-    for (int64_t y = 0; y < image.width; ++y) {
-      for (int64_t x = 0; x < 3; ++x) {
-        guessed.rgb[(y * 3 + x) * 3 + c] = image.rgb[(c * image.width + y) * 3 + x];
-      }
-    }
-  }
-  return guessed;
-}
-
 Image resize_for_patches(Image image, const Qwen2VlProcessor& processor, const std::string& what) {
   const int64_t factor = processor.patch_size * processor.merge_size;
   if (!processor.do_resize) {
@@ -74,19 +46,14 @@ Image resize_for_patches(Image image, const Qwen2VlProcessor& processor, const s
   } catch (const Error& error) {
     fail("{}: {}", what, error.what());
   }
-  const auto pixels = checked_mul(size.height, size.width);
-  if (!pixels || *pixels < 1 || *pixels > kMaxResizedPixels) {
-    fail("{}: {} x {} pixels would be resized to {} x {}", what, image.width, image.height, size.width,
-         size.height);
-  }
-  return resize(image, size.width, size.height, processor.resample);
+  return resize_within_limits(image, size, processor.resample, what);
 }
 
 }  // namespace
 
 Qwen2VlProcessor Qwen2VlProcessor::parse(const io::Json& json, const std::string& what) {
   constexpr int64_t kMaxSide = 1 << 12;
-  const io::Fields fields(json, what);
+  const io::Fields fields = image_processor_fields(json, what);
   Qwen2VlProcessor result;
   result.min_pixels = parse_limit(fields, "min_pixels", "shortest_edge", 0, result.min_pixels);
   result.max_pixels = parse_limit(fields, "max_pixels", "longest_edge", 1, result.max_pixels);
@@ -129,10 +96,7 @@ Size smart_resize(int64_t height, int64_t width, int64_t factor, int64_t min_pix
 
 Patches preprocess(const Image& image, const Qwen2VlProcessor& processor, const std::string& what) {
   NIBBLE_CHECK(image.width >= 1 && image.height >= 1);
-  if (image.height == 1) {
-    fail("{}: picture one pixel high, which Qwen2-VL's processor takes for one of a single channel", what);
-  }
-  const Image resized = resize_for_patches(image.height == 3 ? as_guessed(image) : image, processor, what);
+  const Image resized = resize_for_patches(with_guessed_channels(image, what), processor, what);
   const PixelValues values = pixel_values({.do_rescale = processor.do_rescale,
                                            .do_normalize = processor.do_normalize,
                                            .rescale_factor = processor.rescale_factor,
@@ -161,10 +125,7 @@ Patches preprocess(const Image& image, const Qwen2VlProcessor& processor, const 
       float* out = patches.pixels.row(row);  // (3, frames, patch, patch)
       for (int64_t c = 0; c < 3; ++c) {
         const float* first_frame = out;
-        for (int64_t y = 0; y < patch; ++y) {
-          const uint8_t* in = resized.rgb.data() + ((top + y) * resized.width + left) * 3 + c;
-          for (int64_t x = 0; x < patch; ++x) *out++ = values[c][in[x * 3]];
-        }
+        out = copy_box(resized, values, c, top, left, {patch, patch}, out);
         for (int64_t frame = 1; frame < frames; ++frame) out = std::copy_n(first_frame, patch * patch, out);
       }
     }

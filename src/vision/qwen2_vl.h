@@ -10,6 +10,7 @@
 #include "tensor/tensor.h"
 #include "vision/image.h"
 #include "vision/normalize.h"
+#include "vision/processor.h"
 
 namespace nibble::vision {
 
@@ -23,12 +24,9 @@ struct Qwen2VlProcessor {
   Resample resample = Resample::bicubic;
 
   /// Reads the published layout (min_pixels, max_pixels) and transformers 5's (size: shortest_edge,
-  /// longest_edge); where both stand min_pixels and max_pixels count. Throws Error naming `what`.
+  /// longest_edge), also under "image_processor"; where both stand min_pixels and max_pixels count. Throws
+  /// Error naming `what`.
   static Qwen2VlProcessor parse(const io::Json& json, const std::string& what);
-};
-
-struct Size {
-  int64_t height = 0, width = 0;
 };
 
 /// Height and width to resize to: multiples of `factor`, area within [min_pixels, max_pixels], aspect ratio

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <utility>
 #include <vector>
 
@@ -19,9 +20,28 @@ constexpr int kPrecisionBits = 32 - 8 - 2;  // fixed-point bits of a coefficient
 constexpr int32_t kHalf = 1 << (kPrecisionBits - 1);
 constexpr int64_t kRowsPerTask = 16;
 
+/// A filter's weight at distance x from the centre, 0 beyond its support.
+struct Filter {
+  double support;
+  double (*weight)(double x);
+};
+
+double box(double x) {
+  return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
+}
+
 double bilinear(double x) {
   x = std::abs(x);
   return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+/// sin(pi x) / (pi x) in a Hamming window, whose two numbers are floats.
+double hamming(double x) {
+  x = std::abs(x);
+  if (x == 0.0) return 1.0;
+  if (x >= 1.0) return 0.0;
+  x *= std::numbers::pi;
+  return std::sin(x) / x * (static_cast<double>(0.54f) + static_cast<double>(0.46f) * std::cos(x));
 }
 
 /// Keys' cubic convolution with a = -0.5.
@@ -31,6 +51,32 @@ double bicubic(double x) {
   if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
   if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * a;
   return 0.0;
+}
+
+double sinc(double x) {
+  if (x == 0.0) return 1.0;
+  x *= std::numbers::pi;
+  return std::sin(x) / x;
+}
+
+double lanczos(double x) {
+  return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3) : 0.0;
+}
+
+Filter filter_of(Resample resample) {
+  switch (resample) {
+    case Resample::bilinear:
+      return {1.0, bilinear};
+    case Resample::bicubic:
+      return {2.0, bicubic};
+    case Resample::lanczos:
+      return {3.0, lanczos};
+    case Resample::box:
+      return {0.5, box};
+    case Resample::hamming:
+      return {1.0, hamming};
+  }
+  NIBBLE_CHECK(false, "resample {}", static_cast<int>(resample));
 }
 
 /// For each target position the source positions [first, first + count) and their fixed-point weights.
@@ -49,13 +95,13 @@ int32_t to_fixed(double weight) {
   return static_cast<int32_t>(weight < 0 ? -0.5 + scaled : 0.5 + scaled);
 }
 
-Taps compute_taps(int64_t source_size, int64_t target_size, Resample filter) {
-  const double filter_support = filter == Resample::bicubic ? 2.0 : 1.0;
+Taps compute_taps(int64_t source_size, int64_t target_size, Resample resample) {
+  const Filter filter = filter_of(resample);
   // Pillow holds the source box in floats, which matters from 2^24 on.
   const double scale =
       static_cast<double>(static_cast<float>(source_size)) / static_cast<double>(target_size);
   const double filter_scale = std::max(scale, 1.0);
-  const double support = filter_support * filter_scale;
+  const double support = filter.support * filter_scale;
   const double inverse = 1.0 / filter_scale;
   Taps taps;
   taps.ranges.reserve(target_size);
@@ -69,7 +115,7 @@ Taps compute_taps(int64_t source_size, int64_t target_size, Resample filter) {
     double sum = 0.0;
     for (int64_t k = 0; k < count; ++k) {
       const double x = (static_cast<double>(k + first) - center + 0.5) * inverse;
-      exact[k] = filter == Resample::bicubic ? bicubic(x) : bilinear(x);
+      exact[k] = filter.weight(x);
       sum += exact[k];
     }
     taps.ranges.push_back({first, count, static_cast<int64_t>(taps.weight.size())});

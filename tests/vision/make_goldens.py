@@ -314,7 +314,7 @@ def make_resizes():
     records = []
     for width, height, new_width, new_height in sizes:
         picture = Image.fromarray(pattern(width, height))
-        for name, code in (("bilinear", 2), ("bicubic", 3)):
+        for name, code in (("bilinear", 2), ("bicubic", 3), ("lanczos", 1), ("box", 4), ("hamming", 5)):
             resized = picture.resize((new_width, new_height), code)
             records.append([width, height, new_width, new_height, name, sha(resized.tobytes())])
     return records
@@ -378,6 +378,12 @@ def make_patches():
     return records
 
 
+def write(name, goldens):
+    """A JSON file of lists, one record a line."""
+    lines = [f' "{key}": [\n  ' + ",\n  ".join(json.dumps(r) for r in rows) + "\n ]" for key, rows in goldens.items()]
+    (FOLDER / name).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def main():
     (FOLDER / "pictures").mkdir(parents=True, exist_ok=True)
     goldens = {
@@ -386,8 +392,7 @@ def main():
         "smart_sizes": make_smart_sizes(),
         "patches": make_patches(),
     }
-    lines = [f' "{key}": [\n  ' + ",\n  ".join(json.dumps(r) for r in rows) + "\n ]" for key, rows in goldens.items()]
-    (FOLDER / "goldens.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    write("goldens.json", goldens)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 // Resizing against Pillow, to the last bit.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 
 #include "base/error.h"
@@ -11,11 +12,16 @@ namespace nibble::vision {
 namespace {
 
 Resample filter_of(const std::string& name) {
-  return name == "bicubic" ? Resample::bicubic : Resample::bilinear;
+  static const std::map<std::string, Resample> kFilters{{"bilinear", Resample::bilinear},
+                                                        {"bicubic", Resample::bicubic},
+                                                        {"lanczos", Resample::lanczos},
+                                                        {"box", Resample::box},
+                                                        {"hamming", Resample::hamming}};
+  return kFilters.at(name);
 }
 
 TEST(Resize, GivesPillowsPixels) {
-  ASSERT_GT(goldens()["resizes"].size(), 100u);
+  ASSERT_GT(goldens()["resizes"].size(), 250u);
   for (const io::Json& record : goldens()["resizes"]) {
     const Image image = pattern(record[0].get<int64_t>(), record[1].get<int64_t>());
     const auto width = record[2].get<int64_t>(), height = record[3].get<int64_t>();
@@ -38,7 +44,8 @@ TEST(Resize, IsTheSameForAnyNumberOfThreads) {
 
 TEST(Resize, KeepsAPlainColor) {
   const Image plain{9, 5, std::vector<uint8_t>(9 * 5 * 3, 200)};
-  for (const Resample filter : {Resample::bilinear, Resample::bicubic}) {
+  for (const Resample filter :
+       {Resample::bilinear, Resample::bicubic, Resample::lanczos, Resample::box, Resample::hamming}) {
     for (const uint8_t byte : resize(plain, 31, 3, filter).rgb) ASSERT_EQ(byte, 200);
   }
 }
