@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "quant/format.h"
+#include "quant/int8.h"
 
 namespace nibble::quant::ref {
 
@@ -34,6 +35,12 @@ std::vector<float> decode_absmax(const Packed4& packed);
 Tensor decode4(const Packed4& packed, DType dtype);
 std::optional<int64_t> find_nonfinite(const TensorView& tensor);
 WeightError weight_error(const TensorView& original, const TensorView& decoded, int64_t block = kBlock);
+
+// As in int8.h.
+Packed8 encode8(const TensorView& weight);
+Tensor decode8(const Packed8& packed, DType dtype);
+std::optional<int64_t> find_beyond_f16(const TensorView& weight);
+float encode_row8(std::span<const float> x, float threshold, int8_t* codes, uint8_t* outliers);
 
 /// Element i of an f32, bf16 or f16 tensor, of any alignment.
 float element(const TensorView& tensor, int64_t i);

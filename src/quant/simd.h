@@ -35,6 +35,10 @@ struct Norms {
 Norms block_norms(const std::byte* original, DType original_type, const std::byte* decoded,
                   DType decoded_type, int64_t block, int64_t n);
 
+/// One row to 8 bits: quant::encode_row8 (int8.h).
+float encode_row8(const std::byte* x, DType dtype, int64_t n, float threshold, int8_t* codes,
+                  uint8_t* outliers);
+
 /// Highway's name of the instruction set that the calls above are made for.
 const char* target_name();
 

@@ -11,12 +11,16 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/threads.h"
 #include "quant/format.h"
 #include "quant/ref.h"
+#include "quant/state.h"
 #include "tensor/tensor.h"
 
 namespace nibble::quant {
@@ -112,6 +116,52 @@ inline void expect_same(const Packed4& a, const Packed4& b, const std::string& w
   EXPECT_TRUE(bytes_of(a.nested->absmax) == bytes_of(b.nested->absmax)) << what;
   EXPECT_EQ(a.nested->map, b.nested->map) << what;
   EXPECT_EQ(a.nested->offset, b.nested->offset) << what;
+}
+
+/// The tensors of one weight with bytes of their own (at odd addresses), to be damaged.
+struct StoredCopies {
+  struct Entry {
+    DType dtype;
+    Shape shape;
+    std::vector<std::byte> bytes;  // the first one is not part of it
+  };
+  std::map<std::string, Entry> entries;
+
+  explicit StoredCopies(const std::vector<StoredTensor>& tensors) {
+    for (const StoredTensor& t : tensors) set(t.suffix, t.view.dtype, t.view.shape, t.view.data);
+  }
+  void set(const std::string& suffix, DType dtype, const Shape& shape, const void* data) {
+    const TensorView view{dtype, shape, nullptr};
+    Entry entry{dtype, shape, std::vector<std::byte>(static_cast<size_t>(view.bytes()) + 1)};
+    if (view.bytes() > 0) std::memcpy(entry.bytes.data() + 1, data, static_cast<size_t>(view.bytes()));
+    entries[suffix] = std::move(entry);
+  }
+  TensorLookup lookup() const {
+    return [this](const std::string& suffix) -> std::optional<TensorView> {
+      const auto it = entries.find(suffix);
+      if (it == entries.end()) return std::nullopt;
+      return TensorView{it->second.dtype, it->second.shape, it->second.bytes.data() + 1};
+    };
+  }
+  int64_t bytes() const {
+    int64_t sum = 0;
+    for (const auto& [suffix, entry] : entries) sum += std::ssize(entry.bytes) - 1;
+    return sum;
+  }
+};
+
+/// The text of the Error that f throws, one line that starts with `what`; "no error" when it throws none.
+template <class F>
+std::string error_of(const std::string& what, const F& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    const std::string text = e.what();
+    EXPECT_EQ(text.substr(0, what.size()), what);
+    EXPECT_EQ(text.find('\n'), std::string::npos) << text;
+    return text;
+  }
+  return "no error";
 }
 
 inline constexpr std::array kDtypes = {DType::f32, DType::bf16, DType::f16};
