@@ -7,15 +7,12 @@
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/cpu/weight.h"
 
 namespace nibble::kernels {
 namespace {
 
-// Rows of a task, halved (to kMinRows) until there are kTasks tasks to share out.
-constexpr int64_t kMaxRows = 512, kMinRows = 64, kTasks = 128;
-// A task takes several panels if one has fewer multiplications than this: tens of microseconds.
-constexpr int64_t kTaskWork = 1 << 18;
 // Elements of x that are rounded in one task.
 constexpr int64_t kRoundedAtOnce = 1 << 16;
 
@@ -36,22 +33,11 @@ void finish(const float* sums, std::span<const float> bias, int64_t begin, int64
 
 void for_each_tile(const Weight::Impl& w, std::span<const float> bias, MutableMatrix y,
                    const Product& product) {
-  const int64_t panels = w.panel_count();
-  int64_t tile = kMaxRows;
-  while (tile > kMinRows && (y.rows + tile - 1) / tile * panels < kTasks) tile /= 2;
-  tile = std::min(tile, y.rows);
-  const int64_t row_tiles = (y.rows + tile - 1) / tile;
-  const int64_t group = std::max<int64_t>(1, kTaskWork / std::max<int64_t>(1, tile * w.in * kPanel));
-  // Tasks of one panel follow each other, so that it is read from memory once.
-  parallel_for(row_tiles * ((panels + group - 1) / group), [&](int64_t task) {
+  kernels::for_each_tile(y.rows, w.panel_count(), w.in, [&](int64_t first, int64_t rows, int64_t p) {
     thread_local std::vector<float> sums;
-    sums.resize((kMaxRows + TiledRows::kRows) * kPanel);
-    const int64_t first = task % row_tiles * tile, rows = std::min(tile, y.rows - first);
-    const int64_t begin = task / row_tiles * group;
-    for (int64_t p = begin; p < std::min(panels, begin + group); ++p) {
-      product(first, rows, p, sums.data());
-      finish(sums.data(), bias, p * kPanel, std::min(kPanel, w.out - p * kPanel), y.row_range(first, rows));
-    }
+    sums.resize((kMaxTileRows + TiledRows::kRows) * kPanel);
+    product(first, rows, p, sums.data());
+    finish(sums.data(), bias, p * kPanel, std::min(kPanel, w.out - p * kPanel), y.row_range(first, rows));
   });
 }
 
