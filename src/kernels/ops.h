@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 
+#include "quant/int8.h"
 #include "tensor/activation.h"
 #include "tensor/tensor.h"
 
@@ -49,6 +50,47 @@ class Weight {
 /// y (rows, out) = x (rows, in) * weight' (in, out) + bias (out; empty for none), the bias added in fp32. A
 /// row of y has the same bits whatever other rows are computed with it.
 void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, MutableMatrix y);
+
+/// The weight (out, in) of a linear in 8-bit codes, laid out for integer products. Cheap to copy (shared,
+/// immutable).
+class Int8Weight {
+ public:
+  Int8Weight() = default;
+  /// One byte per element is kept. Error when `in` is above 2^17, where sums of products might not fit in
+  /// int32.
+  static Int8Weight pack(const quant::Packed8& weight);
+
+  int64_t out() const;
+  int64_t in() const;
+  /// Bytes that this weight holds in memory.
+  int64_t bytes() const;
+  explicit operator bool() const { return impl_ != nullptr; }
+
+  struct Impl;
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+/// LLM.int8 (arXiv:2208.07339) as bitsandbytes computes it on a CPU in a model loaded as float32. All rows of
+/// x belong together (one call of the reference: one sequence), because an outlier in one row counts for all:
+///   half    = x rounded to fp16; an element is an outlier where |half| >= threshold (itself rounded to fp16;
+///   0:
+///             there are none); a column with an outlier in any row is an outlier column;
+///   s_r     = the largest |half| of row r, outliers left out, columns of outliers not;
+///   code    = half * (1 / s_r * 127), as quant::encode8 rounds; 0 in outlier columns;
+///   y(r, o) = int32 sum of codes * weight codes, as fp32, * (s_r * scb_o) * 6.200124e-05, + bias(o), each
+///   step
+///             rounded to fp32;
+///   y(r, o) += the fp32 sum over outlier columns of x (not rounded) * decoded weight (quant::decode8 to
+///   f32).
+/// Without outliers this is exact, bit for bit; the last sum has the order of the columns, the reference's is
+/// that of its BLAS. A NaN makes its row NaN. Models loaded as bfloat16 or float16 round y, bias and the
+/// factors of the last sum to their type in the reference; nibble does not, whatever the Compute of the other
+/// linears. y must not overlap x.
+void linear_int8(ConstMatrix x, const Int8Weight& weight, std::span<const float> bias, float threshold,
+                 MutableMatrix y);
 
 /// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric.
 void add_gram(ConstMatrix x, MutableMatrix gram);

@@ -14,6 +14,10 @@ namespace nibble::kernels::ref {
 /// bf16 first; sums are in fp64 either way.
 void linear(ConstMatrix x, ConstMatrix weight, std::span<const float> bias, Compute compute, MutableMatrix y);
 
+/// As kernels::linear_int8; the sum over outlier columns is in fp64.
+void linear_int8(ConstMatrix x, const quant::Packed8& weight, std::span<const float> bias, float threshold,
+                 MutableMatrix y);
+
 void add_gram(ConstMatrix x, MutableMatrix gram);
 double gram_norm(ConstMatrix d, ConstMatrix gram);
 void layer_norm(ConstMatrix x, std::span<const float> scale, std::span<const float> shift, float eps,
