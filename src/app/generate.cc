@@ -46,23 +46,8 @@ void trace(const Options& o, const Common& common) {
     return reinterpret_cast<const std::byte*>(v.data());
   };
   tensors.push_back(io::planned("input_ids", {DType::i64, {tokens}, bytes(prompt.ids)}));
-  std::vector<int64_t> grids;
-  Matrix pixels;
-  if (!prompt.pictures.empty()) {
-    int64_t rows = 0, at = 0;
-    for (const run::Picture& p : prompt.pictures) {
-      grids.insert(grids.end(), {p.grid_t, p.grid_h, p.grid_w});
-      rows += p.patches();
-    }
-    pixels = Matrix(rows, prompt.pictures[0].pixels->cols());
-    for (const run::Picture& p : prompt.pictures) {
-      std::copy_n(p.pixels->data(), p.patches() * pixels.cols(), pixels.row(at));
-      at += p.patches();
-    }
-    tensors.push_back(io::planned("pixel_values", pixels.tensor()));
-    tensors.push_back(io::planned(
-        "image_grid_thw", {DType::i64, {static_cast<int64_t>(prompt.pictures.size()), 3}, bytes(grids)}));
-  }
+  const std::vector<data::NamedTensor> inputs = loaded.maker.reference_tensors(prompt);
+  for (const data::NamedTensor& input : inputs) tensors.push_back(io::planned(input.name, input.tensor.view()));
   const size_t count = tensors.size();
   io::write_safetensors(o.out, std::move(tensors));
   print(fmt::format("{} tensors written to {}\n", count, o.out));

@@ -1,6 +1,9 @@
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "model/sizes.h"
+#include "plan/plan.h"
+#include "plan/published.h"
 #include "report/views.h"
 
 namespace nibble::app {
@@ -41,14 +44,58 @@ std::string storage_table(const model::Binding& binding) {
   return out;
 }
 
+/// Bytes with the codes of every linear that is not kept, scales not counted, as published sizes are.
+int64_t codes_bytes(const records::Inventory& inventory, const std::vector<bool>& kept) {
+  int64_t out = inventory.other_bytes;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    const records::LinearRecord& l = inventory.linears[i];
+    out += kept[i] ? l.bytes16 : (l.out * l.in + 1) / 2;
+  }
+  return out;
+}
+
+/// The dtype that a config.json names, bf16 where it names none that models are stored in.
+DType config_dtype(const io::Fields& config) {
+  const std::string name = config.string("torch_dtype", config.string("dtype", "bfloat16"));
+  if (name == "float16") return DType::f16;
+  return name == "float32" ? DType::f32 : DType::bf16;
+}
+
+/// Sizes from a config.json alone.
+void inspect_config(const std::string& path, const Common& common) {
+  const io::Json json = io::read_json(path);
+  const io::Fields config(json, path);
+  const model::Spec spec = model::find_family(config).describe(config);
+  const records::Inventory inventory = model::inventory_of(spec, config_dtype(config), path);
+  const int64_t ten_percent = plan::parse_budget("10%", inventory);
+  std::vector<std::pair<std::string, int64_t>> published;
+  for (const auto& list :
+       plan::published_lists(share_folder() / "lists", inventory,
+                             static_cast<int64_t>(spec.text.stack.blocks.size()), spec.text.stack.hidden))
+    published.emplace_back("published for " + list.model, codes_bytes(inventory, list.kept));
+  if (!common.json) return print(report::sizes_text(inventory, ten_percent, published));
+  io::Json out = records::to_json(inventory);
+  out["sizes"] = {{"bytes_16", inventory.bytes_all16()},
+                  {"bytes_int8", inventory.bytes_all8()},
+                  {"bytes_4_codes", codes_bytes(inventory, std::vector<bool>(inventory.linears.size()))},
+                  {"bytes_4", inventory.bytes_all4()},
+                  {"bytes_10_percent", ten_percent}};
+  out["published"] = io::Json::object();
+  for (const auto& [name, bytes] : published) out["published"][name] = bytes;
+  print_json(out);
+}
+
 }  // namespace
 
 void add_inspect(CLI::App& app, Common& common) {
   auto name = std::make_shared<std::string>();
   CLI::App* command = add_command(
       app, common, "inspect",
-      "Show a model's linears with groups, taps, shapes and sizes, or how a quantized one is stored",
+      "Show a model's linears with groups, taps, shapes and sizes, or how a quantized one is stored; of a "
+      "config.json alone, the sizes",
       "nibble inspect models/qwen2-vl-tiny", [name, &common] {
+        if (name->ends_with(".json") && std::filesystem::is_regular_file(*name))
+          return inspect_config(*name, common);
         const model::Binding binding(io::resolve_model(*name));
         const bool quantized = binding.quantized();
         const records::Inventory inventory = binding.inventory(*name);

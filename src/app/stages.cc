@@ -108,12 +108,14 @@ void check_measurements(const records::Measurements& measurements, const records
 
 std::string description(const model::Binding& binding) {
   size_t kept = 0, all = 0;
+  bool eight = false;
   for (const model::Linear* l : model::linears(binding.spec())) {
     ++all;
     kept += binding.linear(*l).storage == model::Storage::plain;
+    eight = eight || binding.linear(*l).storage == model::Storage::int8;
   }
   if (kept == all) return "16 bit";
-  if (kept == 0) return "4 bit";
+  if (kept == 0) return eight ? "8 bit" : "4 bit";
   // nibble.json tells how these linears were chosen; other writers leave none.
   std::string chosen = "4 bit";
   if (const auto made = binding.checkpoint().json("nibble.json");

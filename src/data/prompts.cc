@@ -4,80 +4,51 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "text/chat.h"
 
 namespace nibble::data {
 namespace fs = std::filesystem;
 
 PromptMaker::PromptMaker(const model::Binding& binding)
-    : binding_(binding), tokenizer_(text::Tokenizer::load(binding.checkpoint().folder() / "tokenizer.json")) {
-  if (binding.family().image == model::ImageFormat::none) return;
-  // transformers 5 may put the image processor into processor_config.json.
-  std::string path = (binding.checkpoint().folder() / "preprocessor_config.json").string();
-  std::optional<io::Json> json = binding.checkpoint().json("preprocessor_config.json");
-  if (!json) {
-    path = (binding.checkpoint().folder() / "processor_config.json").string();
-    json = binding.checkpoint().json("processor_config.json");
-    if (!json || !json->is_object() || !json->contains("image_processor")) return;
-    json = io::Json(json->at("image_processor"));
-  }
-  processor_ = vision::Qwen2VlProcessor::parse(*json, path);
-  const model::Vision& vision = *binding.spec().vision;
-  if (processor_->patch_size != vision.patch || processor_->merge_size != vision.merge ||
-      processor_->temporal_patch_size != vision.temporal_patch)
-    fail("{}: patch_size, merge_size or temporal_patch_size differ from config.json's", path);
-}
+    : binding_(binding),
+      tokenizer_(text::Tokenizer::load(binding.checkpoint().folder() / "tokenizer.json")),
+      chat_(binding),
+      pictures_(picture_maker(binding, tokenizer_)) {}
 
 run::Prompt PromptMaker::chat(const std::string& text, std::span<const fs::path> images) const {
-  text::ChatMessage message{.role = "user", .content = {}};
-  for (size_t i = 0; i < images.size(); ++i) message.content.push_back({text::ChatPart::Kind::picture, ""});
-  message.content.push_back({text::ChatPart::Kind::text, text});
-  std::string turn;
-  switch (binding_.family().chat) {
-    case model::ChatFormat::chatml:
-      turn = text::chatml({&message, 1}, true);
-  }
-  return expand(tokenizer_.encode(turn, false), images);
+  const std::string turn = chat_.turn(text, images.size());
+  return expand(tokenizer_.encode(turn, chat_.adds_special_tokens(turn)), images);
 }
 
 run::Prompt PromptMaker::raw(const std::string& text, std::span<const fs::path> images) const {
-  return expand(tokenizer_.encode(text, true), images);
+  const std::string image = tokenizer_.token_of(binding_.spec().tokens.image).value_or("");
+  return expand(tokenizer_.encode(chat_.raw(text, image), true), images);
 }
 
 run::Prompt PromptMaker::expand(std::vector<int64_t> ids, std::span<const fs::path> images) const {
   run::Prompt out;
-  for (const fs::path& path : images) out.pictures.push_back(picture(path));
   const int64_t image = binding_.spec().vision ? binding_.spec().tokens.image : -1;
   const auto places = std::count(ids.begin(), ids.end(), image);
   if (image < 0 && !images.empty()) fail("{}: this model takes no pictures", images[0].string());
   if (image >= 0 && places != static_cast<ptrdiff_t>(images.size()))
     fail("the prompt has {} image token(s) for {} picture(s); write {} once where each picture belongs",
          places, images.size(), tokenizer_.token_of(image).value_or("the image token"));
+  if (!pictures_ && !images.empty())
+    fail("{}: no picture can be prepared: {} has no preprocessor_config.json", images[0].string(),
+         binding_.checkpoint().folder().string());
+  for (const fs::path& path : images) out.pictures.push_back(pictures_->make(path));
   size_t next = 0;
   for (int64_t id : ids) {
-    if (id != image) {
+    if (id == image && image >= 0)
+      pictures_->append_ids(out.pictures[next++], out.ids);
+    else
       out.ids.push_back(id);
-      continue;
-    }
-    const run::Picture& p = out.pictures[next++];
-    const int64_t merge = binding_.spec().vision->merge;
-    const auto count = static_cast<size_t>(p.grid_t * (p.grid_h / merge) * (p.grid_w / merge));
-    out.ids.insert(out.ids.end(), count, image);
   }
   return out;
 }
 
-run::Picture PromptMaker::picture(const fs::path& path) const {
-  if (!processor_)
-    fail("{}: no picture can be prepared: {} has no preprocessor_config.json", path.string(),
-         binding_.checkpoint().folder().string());
-  vision::Patches patches = vision::preprocess(vision::load_image(path), *processor_, path.string());
-  run::Picture out;
-  out.pixels = std::make_shared<const Matrix>(std::move(patches.pixels));
-  out.grid_t = patches.grid_t;
-  out.grid_h = patches.grid_h;
-  out.grid_w = patches.grid_w;
-  return out;
+std::vector<NamedTensor> PromptMaker::reference_tensors(const run::Prompt& prompt) const {
+  if (prompt.pictures.empty()) return {};
+  return pictures_->reference_tensors(prompt.pictures);
 }
 
 std::vector<int64_t> PromptMaker::answer(const std::string& text) const {

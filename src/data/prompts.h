@@ -7,19 +7,20 @@
 #include <string>
 #include <vector>
 
+#include "data/chat.h"
+#include "data/pictures.h"
 #include "data/samples.h"
 #include "model/binding.h"
 #include "run/inputs.h"
 #include "text/tokenizer.h"
-#include "vision/qwen2_vl.h"
 
 namespace nibble::data {
 
 /// Makes prompts for one checkpoint. Thread-safe after construction.
 class PromptMaker {
  public:
-  /// Reads tokenizer.json and preprocessor_config.json (or processor_config.json) of the checkpoint. Throws
-  /// Error.
+  /// Reads tokenizer.json, the chat template and preprocessor_config.json (or processor_config.json) of the
+  /// checkpoint. Throws Error.
   explicit PromptMaker(const model::Binding& binding);
 
   /// A user's turn in the model's chat format, pictures first, up to where the answer begins.
@@ -35,18 +36,21 @@ class PromptMaker {
   /// Text of generated ids, without special tokens.
   std::string decode(const std::vector<int64_t>& ids) const;
 
-  /// True for the token that stands for a picture's patch.
+  /// What the reference's processor gives for a prompt's pictures, in its shapes.
+  std::vector<NamedTensor> reference_tensors(const run::Prompt& prompt) const;
+
+  /// True for the token that stands for a picture's features.
   bool is_image(int64_t id) const;
 
   const text::Tokenizer& tokenizer() const { return tokenizer_; }
 
  private:
   run::Prompt expand(std::vector<int64_t> ids, std::span<const std::filesystem::path> images) const;
-  run::Picture picture(const std::filesystem::path& path) const;
 
   const model::Binding& binding_;
   text::Tokenizer tokenizer_;
-  std::optional<vision::Qwen2VlProcessor> processor_;
+  ChatFormat chat_;
+  std::unique_ptr<const PictureMaker> pictures_;  // null where no picture can be prepared
 };
 
 /// One teacher-forced run: a prompt followed by its answer.

@@ -75,6 +75,28 @@ bool can_round(const model::Binding& binding, const model::Linear& linear, bool 
   return !allow_nonfinite || !quant::find_nonfinite(binding.checkpoint().tensor(weight));
 }
 
+/// Errors of rows w of a weight that became w - d, from the Gram matrices of their tap.
+std::array<records::ActivationError, 2> activation_errors(ConstMatrix w, ConstMatrix d,
+                                                          const GramObserver::Tap& tap) {
+  std::array<records::ActivationError, 2> out;
+  for (size_t m = 0; m < tap.rows.size(); ++m) {
+    if (tap.rows[m] == 0) continue;
+    const double noise = kernels::gram_norm(d, tap.gram[m].view());
+    const double signal = kernels::gram_norm(w, tap.gram[m].view());
+    // Behind a weight that is not finite there is nothing to measure.
+    if (std::isfinite(noise) && std::isfinite(signal))
+      out[m] = {.rows = tap.rows[m], .noise = noise, .signal = signal};
+  }
+  return out;
+}
+
+double frobenius(ConstMatrix m) {
+  double sum = 0;
+  for (int64_t r = 0; r < m.rows; ++r)
+    for (int64_t c = 0; c < m.cols; ++c) sum += static_cast<double>(m.row(r)[c]) * m.row(r)[c];
+  return std::sqrt(sum);
+}
+
 /// One measuring pass. Errors of a block are worked out as soon as all items went through it.
 class Pass {
  public:
@@ -105,17 +127,16 @@ class Pass {
  private:
   int64_t blocks() const {
     const model::Spec& spec = binding_.spec();
-    return static_cast<int64_t>((spec.vision ? spec.vision->stack.blocks.size() + 1 : 0) +
-                                spec.text.stack.blocks.size());
+    return (spec.vision ? spec.vision->blocks_used + 1 : 0) +
+           static_cast<int64_t>(spec.text.stack.blocks.size());
   }
 
-  /// Sends all batches through all blocks of a stack, block by block.
-  void run_stack(const model::Stack& stack, std::span<run::Batch> batches) {
-    for (size_t i = 0; i < stack.blocks.size(); ++i) {
-      for (run::Batch& batch : batches)
-        run::run_block(stack, static_cast<int64_t>(i), batch, weights_, &observer_);
+  /// Sends all batches through the first `blocks` blocks of a stack, block by block.
+  void run_stack(const model::Stack& stack, int64_t blocks, std::span<run::Batch> batches) {
+    for (int64_t i = 0; i < blocks; ++i) {
+      for (run::Batch& batch : batches) run::run_block(stack, i, batch, weights_, &observer_);
       finish_taps();
-      weights_.release(stack.blocks[i]);
+      weights_.release(stack.blocks[static_cast<size_t>(i)]);
       progress_.advance();
     }
   }
@@ -140,10 +161,10 @@ class Pass {
       out_.rows[0] += towers.back().hidden.rows();
     }
     if (towers.empty()) return out;
-    run_stack(binding_.spec().vision->stack, towers);
+    run_stack(binding_.spec().vision->stack, binding_.spec().vision->blocks_used, towers);
     for (size_t k = 0; k < towers.size(); ++k) {
       const auto [begin, end] = owners[k];
-      runner_.share_features(runner_.merge(towers[k]), std::span(out).subspan(begin, end - begin),
+      runner_.share_features(runner_.connect(towers[k]), std::span(out).subspan(begin, end - begin),
                              std::span<const run::Prompt* const>(pointers).subspan(begin, end - begin));
     }
     finish_taps();
@@ -160,7 +181,8 @@ class Pass {
       const auto& modality = batches.back().modality;
       out_.rows[1] += std::count(modality.begin(), modality.end(), Modality::text);
     }
-    run_stack(binding_.spec().text.stack, batches);
+    const model::Stack& stack = binding_.spec().text.stack;
+    run_stack(stack, static_cast<int64_t>(stack.blocks.size()), batches);
   }
 
   /// Errors of all linears whose taps were seen since the last call.
@@ -173,7 +195,8 @@ class Pass {
   void finish(const model::Linear& linear, const GramObserver::Tap& tap) {
     const size_t at = place_.at(linear.name);
     records::LinearErrors& errors = out_.errors[at];
-    errors = {.name = linear.name, .weight = 0, .largest_block = 0, .activation = {}};
+    errors = {};
+    errors.name = linear.name;
     if (!can_round(binding_, linear, allow_nonfinite_)) {
       out_.inventory.linears[at].bytes4 = out_.inventory.linears[at].bytes16;
       return;
@@ -187,13 +210,14 @@ class Pass {
     to_float(rounded.original, w.data());
     to_float(rounded.decoded.view(), d.data());
     for (int64_t i = 0; i < linear.out * linear.in; ++i) d.data()[i] = w.data()[i] - d.data()[i];
-    for (size_t m = 0; m < tap.rows.size(); ++m) {
-      if (tap.rows[m] == 0) continue;
-      const double noise = kernels::gram_norm(d.view(), tap.gram[m].view());
-      const double signal = kernels::gram_norm(w.view(), tap.gram[m].view());
-      // Behind a weight that is not finite there is nothing to measure.
-      if (std::isfinite(noise) && std::isfinite(signal))
-        errors.activation[m] = {.rows = tap.rows[m], .noise = noise, .signal = signal};
+    errors.activation = activation_errors(w.view(), d.view(), tap);
+    for (const model::Slice& slice : linear.slices) {
+      const ConstMatrix rows = w.view().row_range(slice.begin, slice.rows);
+      const ConstMatrix noise = d.view().row_range(slice.begin, slice.rows);
+      const double norm = frobenius(rows);
+      errors.slices.push_back({.role = slice.role,
+                               .weight = norm > 0 ? frobenius(noise) / norm : 0,
+                               .activation = activation_errors(rows, noise, tap)});
     }
   }
 

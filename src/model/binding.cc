@@ -31,6 +31,8 @@ std::string storage_text(const BoundLinear& linear) {
       return "nf4";
     case Storage::fp4:
       return "fp4";
+    case Storage::int8:
+      return "int8";
     case Storage::plain:
       break;
   }
@@ -83,29 +85,41 @@ void Binding::bind_linear(const Linear& linear, const Shape& shape) {
                     .bytes = view.bytes()};
   for (const auto& [key, storage] : kStateKeys)
     if (checkpoint_.has(weight + std::string(key))) bound.storage = storage;
+  if (checkpoint_.has(bound.stored + ".SCB")) bound.storage = Storage::int8;
   const std::string file = checkpoint_.file_of(weight).string();
-  Shape found = view.shape;
-  if (bound.storage == Storage::plain) {
-    if (!readable(view.dtype))
-      fail(
-          "{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4 and FP4, and 16- or "
-          "32-bit floats",
-          file, weight, dtype_name(view.dtype));
-  } else {
-    linears_[linear.name] = bound;
-    const quant::Packed4 packed = this->packed(linear);
-    bound.dtype = packed.dtype;
-    found = packed.shape;
-    bound.bytes = 0;
-    for (auto it = checkpoint_.tensors().lower_bound(weight); it != checkpoint_.tensors().end(); ++it) {
-      if (it->first != weight && !it->first.starts_with(weight + ".")) break;
-      bound.bytes += it->second.end - it->second.begin;
-    }
-  }
+  if (bound.storage == Storage::plain && !readable(view.dtype))
+    fail(
+        "{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4, FP4 and LLM.int8, and 16- or "
+        "32-bit floats",
+        file, weight, dtype_name(view.dtype));
+  const Shape found = bound.storage == Storage::plain ? view.shape : bind_packed(linear, weight, bound);
   if (found != shape)
     fail("{}: tensor {} has shape {}, but config.json asks for {}", file, weight, shape_text(found),
          shape_text(shape));
   linears_[linear.name] = bound;
+}
+
+/// Reads a quantized linear for its shape and dtype; its bytes are those of all its tensors.
+Shape Binding::bind_packed(const Linear& linear, const std::string& weight, BoundLinear& bound) {
+  linears_[linear.name] = bound;
+  const auto add = [&](const std::string& name) {
+    const auto it = checkpoint_.tensors().find(name);
+    if (it != checkpoint_.tensors().end()) bound.bytes += it->second.end - it->second.begin;
+  };
+  bound.bytes = 0;
+  if (bound.storage == Storage::int8) {
+    const quant::Packed8 packed = packed8(linear);
+    bound.dtype = packed.dtype;
+    for (const char* suffix : {".weight", ".SCB", ".weight_format"}) add(bound.stored + suffix);
+    return packed.shape;
+  }
+  const quant::Packed4 packed = this->packed(linear);
+  bound.dtype = packed.dtype;
+  for (auto it = checkpoint_.tensors().lower_bound(weight); it != checkpoint_.tensors().end(); ++it) {
+    if (it->first != weight && !it->first.starts_with(weight + ".")) break;
+    bound.bytes += it->second.end - it->second.begin;
+  }
+  return packed.shape;
 }
 
 TensorView Binding::tensor(const std::string& published) const {
@@ -134,10 +148,20 @@ quant::Packed4 Binding::packed(const Linear& linear) const {
                              fmt::format("{}: tensor {}", checkpoint_.file_of(weight).string(), weight));
 }
 
+quant::Packed8 Binding::packed8(const Linear& linear) const {
+  const std::string& stored = this->linear(linear).stored;
+  const auto lookup = [&](const std::string& suffix) -> std::optional<TensorView> {
+    if (!checkpoint_.has(stored + suffix)) return std::nullopt;
+    return checkpoint_.tensor(stored + suffix);
+  };
+  return quant::from_tensors8(
+      lookup, fmt::format("{}: linear {}", checkpoint_.file_of(stored + ".weight").string(), stored));
+}
+
 TensorView Binding::weight(const Linear& linear, Tensor& buffer) const {
   const BoundLinear& bound = this->linear(linear);
   if (bound.storage == Storage::plain) return checkpoint_.tensor(bound.stored + ".weight");
-  buffer = quant::decode4(packed(linear));
+  buffer = bound.storage == Storage::int8 ? quant::decode8(packed8(linear)) : quant::decode4(packed(linear));
   return buffer.view();
 }
 
@@ -165,39 +189,15 @@ int64_t Binding::tensor_bytes() const {
 }
 
 records::Inventory Binding::inventory(const std::string& model) const {
-  records::Inventory out{
-      .family = spec_.family, .model = model, .parameters = 0, .other_bytes = tensor_bytes(), .linears = {}};
-  for (const TensorSpec& tensor : tensor_table(spec_)) {
-    int64_t count = 1;
-    for (int64_t d : tensor.shape) count *= d;
-    out.parameters += count;
-    if (!tensor.linear) continue;
-    const Linear& l = *tensor.linear;
-    const BoundLinear& bound = linear(l);
+  records::Inventory out = inventory_of(spec_, DType::bf16, model);
+  out.other_bytes = tensor_bytes();
+  size_t i = 0;
+  for (const Linear* l : linears(spec_)) {
+    const BoundLinear& bound = linear(*l);
     out.other_bytes -= bound.bytes;
-    constexpr float kTypicalOffset = 0.05190518498420715f;
-    out.linears.push_back({.name = l.name,
-                           .group = l.group,
-                           .tap = l.tap,
-                           .part = tensor.part,
-                           .role = l.role,
-                           .depth = tensor.depth,
-                           .out = l.out,
-                           .in = l.in,
-                           .dtype = bound.dtype,
-                           .bytes16 = count * dtype_size(bound.dtype),
-                           .bytes4 = nf4_bytes(l.out, l.in, bound.dtype, kTypicalOffset)});
+    set_dtype(out.linears[i++], bound.dtype);
   }
   return out;
-}
-
-int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset) {
-  quant::Packed4 packed;
-  packed.shape = {out, in};
-  packed.dtype = dtype;
-  packed.nested.emplace();
-  packed.nested->offset = offset;
-  return quant::packed_bytes(out * in, true, static_cast<int64_t>(quant::quant_state_json(packed).size()));
 }
 
 }  // namespace nibble::model

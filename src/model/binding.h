@@ -6,13 +6,15 @@
 
 #include "io/checkpoint.h"
 #include "model/family.h"
+#include "model/sizes.h"
 #include "model/spec.h"
+#include "quant/int8.h"
 #include "quant/state.h"
 
 namespace nibble::model {
 
 /// How a linear's weight is stored.
-enum class Storage { plain, nf4, fp4 };
+enum class Storage { plain, nf4, fp4, int8 };
 
 struct BoundLinear {
   std::string stored;  // name in the files, without ".weight"
@@ -21,7 +23,7 @@ struct BoundLinear {
   int64_t bytes = 0;          // tensor data of the weight with its side tensors
 };
 
-/// "bf16", "f16", "f32" for plain weights, "nf4", "fp4" for others.
+/// "bf16", "f16", "f32" for plain weights, "nf4", "fp4", "int8" for others.
 std::string storage_text(const BoundLinear& linear);
 
 /// A checkpoint opened as a model of a known family. Immutable and thread-safe after construction.
@@ -44,13 +46,15 @@ class Binding {
   const BoundLinear& linear(const Linear& linear) const;
   /// A 4-bit linear, as stored.
   quant::Packed4 packed(const Linear& linear) const;
+  /// An 8-bit linear, as stored.
+  quant::Packed8 packed8(const Linear& linear) const;
   /// The weight as the readers compute with it: a view of the file for a plain one, else decoded into
   /// `buffer`.
   TensorView weight(const Linear& linear, Tensor& buffer) const;
   /// Throws Error naming file, tensor, element and byte offset when a tensor of the files holds NaN or
   /// infinity.
   void check_finite(const std::string& stored) const;
-  /// True when any linear is stored in 4 bits.
+  /// True when any linear is stored in 4 or 8 bits.
   bool quantized() const;
   /// Bytes of all tensor data in the files.
   int64_t tensor_bytes() const;
@@ -61,6 +65,7 @@ class Binding {
 
  private:
   void bind_linear(const Linear& linear, const Shape& shape);
+  Shape bind_packed(const Linear& linear, const std::string& weight, BoundLinear& bound);
   std::string find(const std::string& published) const;
 
   io::Checkpoint checkpoint_;
@@ -69,9 +74,5 @@ class Binding {
   std::map<std::string, std::string> stored_;
   std::map<std::string, BoundLinear> linears_;
 };
-
-/// Tensor data of a linear as NF4 with double quantization; `offset` is the mean of its absmax values, which
-/// the quant_state writes out in decimal.
-int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset);
 
 }  // namespace nibble::model

@@ -3,16 +3,17 @@
 #include <limits>
 
 #include "base/error.h"
+#include "model/rope.h"
 
 namespace nibble::model {
 
-Activation activation_field(const io::Fields& config, std::string_view fallback) {
-  const std::string name = config.string("hidden_act", fallback);
+Activation activation_field(const io::Fields& config, std::string_view fallback, std::string_view key) {
+  const std::string name = config.string(key, fallback);
   const auto found = parse_activation(name);
   if (!found)
     fail(
-        "{}: hidden_act \"{}\" is not known; nibble knows silu, gelu, gelu_pytorch_tanh, quick_gelu and relu",
-        config.what(), name);
+        "{}: {} \"{}\" is not known; nibble knows silu, gelu, gelu_pytorch_tanh, quick_gelu and relu",
+        config.what(), key, name);
   return *found;
 }
 
@@ -28,15 +29,35 @@ std::vector<int64_t> end_tokens(const io::Fields& config) {
   return out;
 }
 
-void check_heads(const io::Fields& config, int64_t hidden, int64_t heads, int64_t kv_heads) {
+int64_t head_size(const io::Fields& config, int64_t hidden, int64_t heads) {
   if (hidden % heads != 0 || (hidden / heads) % 2 != 0)
     fail("{}: {} features do not divide into {} heads of an even size", config.what(), hidden, heads);
-  if (heads % kv_heads != 0)
-    fail("{}: {} attention heads do not divide among {} key-value heads", config.what(), heads, kv_heads);
+  return hidden / heads;
 }
 
-std::string_view fused_module(records::Role role) {
-  using records::Role;
+io::Fields section(const io::Fields& config, std::string_view key) {
+  static const io::Json empty = io::Json::object();
+  return config.has(key) ? config.object(key) : io::Fields(empty, fmt::format("{}: {}", config.what(), key));
+}
+
+std::vector<Linear> qkv_linears(const std::string& module, int64_t dim, int64_t q, int64_t kv, bool bias) {
+  const std::string fused = module + ".qkv_proj";
+  return {{module + ".q_proj", q, dim, bias, Role::q, fused, fused, {}},
+          {module + ".k_proj", kv, dim, bias, Role::k, fused, fused, {}},
+          {module + ".v_proj", kv, dim, bias, Role::v, fused, fused, {}}};
+}
+
+std::vector<Linear> gate_up_linears(const std::string& module, int64_t dim, int64_t inner, bool bias) {
+  const std::string fused = module + ".gate_up_proj";
+  return {{module + ".gate_proj", inner, dim, bias, Role::gate, fused, fused, {}},
+          {module + ".up_proj", inner, dim, bias, Role::up, fused, fused, {}}};
+}
+
+Linear lone_linear(const std::string& name, int64_t out, int64_t in, bool bias, Role role) {
+  return {name, out, in, bias, role, name, name, {}};
+}
+
+std::string_view fused_module(Role role) {
   switch (role) {
     case Role::q:
     case Role::k:
@@ -48,6 +69,34 @@ std::string_view fused_module(records::Role role) {
     default:
       return "";
   }
+}
+
+io::Json text_config_for_both(const io::Json& config) {
+  io::Json out = config;
+  publish_rope(out, nullptr);
+  publish_dtype(out);
+  return out;
+}
+
+io::Json parts_config_for_both(const io::Json& config) {
+  io::Json out = config;
+  if (out.contains("text_config") && out.at("text_config").is_object())
+    publish_rope(out["text_config"], {{"rope_type", "default"}});
+  if (out.contains("vision_config") && out.at("vision_config").is_object()) {
+    io::Json& vision = out["vision_config"];
+    const io::Fields rope = section(io::Fields(vision, "vision_config"), "rope_parameters");
+    if (rope.has("rope_theta") && !vision.contains("rope_theta"))
+      vision["rope_theta"] = rope.number("rope_theta");
+  }
+  publish_dtype(out);
+  return out;
+}
+
+void publish_dtype(io::Json& config) {
+  if (config.contains("dtype") && !config.contains("torch_dtype"))
+    config["torch_dtype"] = io::Json(config.at("dtype"));
+  for (const char* key : {"text_config", "vision_config"})
+    if (config.contains(key) && config.at(key).is_object()) publish_dtype(config[key]);
 }
 
 }  // namespace nibble::model

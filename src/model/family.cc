@@ -15,7 +15,7 @@ std::string respell(std::string_view name, Spelling spelling) {
 }
 
 std::span<const Family* const> families() {
-  static constexpr std::array all = {&kQwen2Vl};
+  static constexpr std::array all = {&kLlama, &kLlava, &kMllama, &kPhi3, &kQwen2Vl};
   return all;
 }
 

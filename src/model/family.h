@@ -23,11 +23,8 @@ using Spelling = std::span<const Rename>;
 /// `name` in another spelling; unchanged when no rename fits.
 std::string respell(std::string_view name, Spelling spelling);
 
-/// How prompts are put into the model's chat format.
-enum class ChatFormat { chatml };
-
 /// How pictures are made into patches.
-enum class ImageFormat { none, qwen2_vl };
+enum class ImageFormat { none, qwen2_vl, mllama, pixtral };
 
 struct Family {
   std::string_view model_type;  // of config.json
@@ -46,7 +43,10 @@ struct Family {
   /// vLLM's fused module (its last name part) of a role, "" where it keeps the linear as it is.
   std::string_view (*vllm_fused)(Role role);
 
-  ChatFormat chat = ChatFormat::chatml;
+  /// The chat format (Jinja) where a checkpoint brings none. A message's content is a list of parts for
+  /// families that take pictures, and a text for others.
+  std::string_view chat_template;
+
   ImageFormat image = ImageFormat::none;
 };
 

@@ -21,36 +21,64 @@ class Table {
     if (norm.kind == Norm::Kind::layer) plain(norm.name + ".bias", {norm.dim});
   }
 
-  void stack(const Stack& stack) {
+  void gate(const std::string& name) {
+    if (!name.empty()) plain(name, {1});
+  }
+
+  void stack(const Stack& stack, const std::optional<Tiles>& tiles) {
     part_ = stack.part;
     depth_ = 0;
     for (const Block& block : stack.blocks) {
+      if (block.entry) {
+        norm(block.entry->norm);
+        tile_embedding(block.entry->tile_embedding, *tiles, stack.hidden);
+      }
       norm(block.attention_norm);
       for (const Linear& l : block.qkv) linear(l);
+      if (block.q_norm) norm(*block.q_norm);
+      if (block.k_norm) norm(*block.k_norm);
       linear(block.attention_out);
+      gate(block.attention_gate);
       norm(block.mlp_norm);
       for (const Linear& l : block.mlp_in) linear(l);
       linear(block.mlp_out);
+      gate(block.mlp_gate);
       ++depth_;
     }
     depth_ = 0;
   }
 
+  void tile_embedding(const std::string& name, const Tiles& tiles, int64_t hidden) {
+    plain(name + ".embedding.weight", {tiles.aspect_ratios, tiles.count * hidden});
+    gate(name + ".gate");
+  }
+
+  void tiles(const Tiles& tiles, int64_t hidden) {
+    plain(tiles.class_embedding, {hidden});
+    tile_embedding(tiles.before, tiles, hidden);
+    plain(tiles.position + ".embedding", {tiles.tile_rows(), hidden});
+    plain(tiles.position + ".tile_embedding.weight",
+          {tiles.aspect_ratios, tiles.count * tiles.tile_rows() * hidden});
+    gate(tiles.position + ".gate");
+  }
+
   void vision(const Vision& vision) {
     part_ = Part::vision;
-    plain(vision.patch_linear + ".weight",
-          {vision.stack.hidden, vision.channels, vision.temporal_patch, vision.patch, vision.patch});
-    stack(vision.stack);
+    Shape patch = {vision.stack.hidden, vision.channels, vision.patch, vision.patch};
+    if (vision.temporal_patch > 0) patch.insert(patch.begin() + 2, vision.temporal_patch);
+    plain(vision.patch_linear + ".weight", patch);
+    if (vision.tiles) tiles(*vision.tiles, vision.stack.hidden);
+    if (vision.embedding_norm) norm(*vision.embedding_norm);
+    stack(vision.stack, vision.tiles);
     part_ = Part::projector;
-    norm(vision.merger_norm);
-    linear(vision.merger_in);
-    linear(vision.merger_out);
+    if (vision.connector_norm) norm(*vision.connector_norm);
+    for (const Linear& l : vision.connector_linears) linear(l);
   }
 
   void text(const Text& text) {
     part_ = Part::text;
-    plain(text.embedding + ".weight", {text.vocabulary, text.stack.hidden});
-    stack(text.stack);
+    plain(text.embedding + ".weight", {text.embedding_rows, text.stack.hidden});
+    stack(text.stack, std::nullopt);
     norm(text.norm);
     if (!text.tied) plain(text.head + ".weight", {text.vocabulary, text.stack.hidden});
   }

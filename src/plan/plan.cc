@@ -45,6 +45,10 @@ void decide_all(const Task& task, std::vector<Decision>& decisions) {
   for (const auto& group : task.groups) decide_group(group, false, "policy all", 0, decisions);
 }
 
+void decide_int8(const Task& task, std::vector<Decision>& decisions) {
+  for (const auto& group : task.groups) decide_group(group, false, "policy int8", 0, decisions);
+}
+
 void decide_none(const Task& task, std::vector<Decision>& decisions) {
   for (const auto& group : task.groups) decide_group(group, true, "policy none", 0, decisions);
 }
@@ -204,9 +208,10 @@ void decide_dynamic(const Task& task, std::vector<Decision>& decisions) {
   }
 }
 
-constexpr std::array<PolicyHelp, 9> kHelp = {{
+constexpr std::array<PolicyHelp, 10> kHelp = {{
     {"dynamic", "keep what removes most of the predicted harm within the budget", true, true},
     {"all", "every linear in 4 bits", false, false},
+    {"int8", "every linear in 8 bits (LLM.int8)", false, false},
     {"none", "every linear stays in 16 bits", false, false},
     {"weight-error", "keep the groups with the largest weight errors", true, true},
     {"activation-error", "keep the groups with the largest activation errors", true, true},
@@ -218,8 +223,8 @@ constexpr std::array<PolicyHelp, 9> kHelp = {{
 
 /// The function of each entry of kHelp, in the same order.
 constexpr std::array<Decide, kHelp.size()> kDecide = {
-    decide_dynamic, decide_all,    decide_none,      decide_weight_error, decide_activation_error,
-    decide_random,  decide_vision, decide_projector, decide_list};
+    decide_dynamic,          decide_all,    decide_int8,   decide_none,      decide_weight_error,
+    decide_activation_error, decide_random, decide_vision, decide_projector, decide_list};
 
 /// "random" and "SEED" of "random:SEED".
 std::pair<std::string_view, std::string_view> split(std::string_view policy) {
@@ -228,10 +233,13 @@ std::pair<std::string_view, std::string_view> split(std::string_view policy) {
   return {policy.substr(0, colon), policy.substr(colon + 1)};
 }
 
-int64_t bytes_of(const records::Inventory& inventory, const std::vector<Decision>& decisions) {
+int64_t bytes_of(const records::Inventory& inventory, const records::Plan& plan) {
   int64_t bytes = inventory.other_bytes;
-  for (size_t i = 0; i < decisions.size(); ++i)
-    bytes += decisions[i].keep ? inventory.linears[i].bytes16 : inventory.linears[i].bytes4;
+  for (size_t i = 0; i < plan.decisions.size(); ++i) {
+    const records::LinearRecord& linear = inventory.linears[i];
+    const int64_t rounded = plan.format == "int8" ? linear.bytes8() : linear.bytes4;
+    bytes += plan.decisions[i].keep ? linear.bytes16 : rounded;
+  }
   return bytes;
 }
 
@@ -274,6 +282,7 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
   plan.model = inventory.model;
   plan.policy = policy;
   plan.budget = budget;
+  if (policy == "int8") plan.format = "int8";
   plan.bytes_all4 = inventory.bytes_all4();
   plan.bytes_all16 = inventory.bytes_all16();
   if (!budget.empty()) plan.budget_bytes = parse_budget(budget, inventory);
@@ -288,7 +297,7 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
   const std::vector<Group> groups = group_linears(inventory);
   const Task task{measurements, groups, split(policy).second, plan.budget_bytes, plan.bytes_all4};
   kDecide[static_cast<size_t>(&help - kHelp.data())](task, plan.decisions);
-  plan.bytes = bytes_of(inventory, plan.decisions);
+  plan.bytes = bytes_of(inventory, plan);
   if (!budget.empty() && plan.bytes > plan.budget_bytes)
     fail("policy \"{}\" takes {} ({} bytes), above the budget \"{}\" of {} ({} bytes)", policy,
          bytes_text(plan.bytes), plan.bytes, budget, bytes_text(plan.budget_bytes), plan.budget_bytes);

@@ -24,7 +24,7 @@ struct PolicyHelp {
   std::string_view name, help;
   bool needs_budget, needs_measurements;
 };
-/// dynamic, all, none, weight-error, activation-error, random:SEED, vision, projector, list:FILE.
+/// dynamic, all, int8, none, weight-error, activation-error, random:SEED, vision, projector, list:FILE.
 std::span<const PolicyHelp> policies();
 
 /// The record of `policy` in policies(); throws Error listing what is known.
@@ -34,7 +34,7 @@ const PolicyHelp& find_policy(std::string_view policy);
 /// same for the same input. Policies without measurements use only measurements.inventory.
 /// `measurements_digest` stays empty: whoever read the file fills it.
 ///
-/// all: everything NF4. none: everything kept. vision: the vision part and the projector kept. projector: the
+/// all: everything NF4. int8: everything LLM.int8. none: everything kept. vision: the vision part and the projector kept. projector: the
 /// projector kept. list:FILE: the linears (or parents: a name and all below it) of FILE kept, one a line, #
 /// comments; a name that matches nothing is an Error. These take a budget only as a limit to check (Error
 /// when above it).

@@ -106,12 +106,21 @@ std::string_view part_name(Part part) {
   return name_of(part, kPartNames);
 }
 
+Role role_field(const io::Fields& fields, std::string_view key) {
+  return parse_enum<Role>(fields, key, kRoleNames);
+}
+
 std::string_view role_name(Role role) {
   return name_of(role, kRoleNames);
 }
 
 int64_t Inventory::bytes_all4() const {
   return total(*this, &LinearRecord::bytes4);
+}
+
+int64_t Inventory::bytes_all8() const {
+  return std::accumulate(linears.begin(), linears.end(), other_bytes,
+                         [](int64_t sum, const LinearRecord& linear) { return sum + linear.bytes8(); });
 }
 
 int64_t Inventory::bytes_all16() const {

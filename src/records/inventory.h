@@ -25,6 +25,8 @@ std::string_view part_name(Part part);  // "vision", "projector", "text"
 
 /// What a linear does; a field of the family's record, never guessed from a name.
 enum class Role : uint8_t { qkv, q, k, v, attention_out, gate, up, gate_up, down, fc1, fc2, projector };
+/// Reads the name of a role; throws Error naming the field.
+Role role_field(const io::Fields& fields, std::string_view key);
 std::string_view role_name(Role role);  // "qkv", "q", ..., "attention_out", ...
 
 /// One weight matrix of a linear layer.
@@ -40,6 +42,9 @@ struct LinearRecord {
   int64_t bytes16 = 0;        // of the weight as the source stores it
   int64_t bytes4 = 0;  // as NF4 with double quantization: codes, absmax, maps, quant_state: all tensor data
 
+  /// As LLM.int8: codes, a scale for each row, and the byte of weight_format.
+  int64_t bytes8() const { return out * in + 4 * out + 1; }
+
   friend bool operator==(const LinearRecord&, const LinearRecord&) = default;
 };
 
@@ -51,8 +56,9 @@ struct Inventory {
   int64_t other_bytes = 0;  // tensor data besides the linears' weights: embeddings, head, norms, biases, ...
   std::vector<LinearRecord> linears;  // in the order of the forward pass
 
-  /// Tensor data with every linear in 4 bits, and with every linear as in the source.
+  /// Tensor data with every linear in 4 bits, in 8 bits, and as in the source.
   int64_t bytes_all4() const;
+  int64_t bytes_all8() const;
   int64_t bytes_all16() const;
 
   friend bool operator==(const Inventory&, const Inventory&) = default;

@@ -16,38 +16,62 @@ size_t index_of(Modality modality) {
   return static_cast<size_t>(modality);
 }
 
+io::Json activation_to_json(const std::array<ActivationError, 2>& activation, const std::string& name) {
+  io::Json json = io::Json::object();
+  for (const Modality modality : kModalities) {
+    const ActivationError& error = activation[index_of(modality)];
+    json[std::string(modality_name(modality))] = {{"rows", error.rows},
+                                                  {"noise", writable(error.noise, name, "noise")},
+                                                  {"signal", writable(error.signal, name, "signal")}};
+  }
+  return json;
+}
+
 io::Json errors_to_json(const LinearErrors& errors) {
   io::Json json = io::Json::object();
   json["name"] = errors.name;
   json["weight"] = writable(errors.weight, errors.name, "weight");
   json["largest_block"] = writable(errors.largest_block, errors.name, "largest_block");
-  for (const Modality modality : kModalities) {
-    const ActivationError& error = errors.activation[index_of(modality)];
-    io::Json& part = json["activation"][std::string(modality_name(modality))];
-    part["rows"] = error.rows;
-    part["noise"] = writable(error.noise, errors.name, "noise");
-    part["signal"] = writable(error.signal, errors.name, "signal");
-  }
+  json["activation"] = activation_to_json(errors.activation, errors.name);
+  if (errors.slices.empty()) return json;
+  json["slices"] = io::Json::array();
+  for (const SliceErrors& slice : errors.slices)
+    json["slices"].push_back({{"role", role_name(slice.role)},
+                              {"weight", writable(slice.weight, errors.name, "weight")},
+                              {"activation", activation_to_json(slice.activation, errors.name)}});
   return json;
 }
 
-LinearErrors errors_from_json(const io::Fields& fields) {
-  check_keys(fields, {"name", "weight", "largest_block", "activation"});
-  LinearErrors errors;
-  errors.name = non_empty(fields, "name");
-  errors.weight = non_negative(fields, "weight");
-  errors.largest_block = non_negative(fields, "largest_block");
-  const io::Fields activation = fields.object("activation");
+std::array<ActivationError, 2> activation_from_json(const io::Fields& activation) {
   check_keys(activation, {modality_name(Modality::vision), modality_name(Modality::text)});
+  std::array<ActivationError, 2> out;
   for (const Modality modality : kModalities) {
     const io::Fields part = activation.object(modality_name(modality));
     check_keys(part, {"rows", "noise", "signal"});
-    ActivationError& error = errors.activation[index_of(modality)];
+    ActivationError& error = out[index_of(modality)];
     error.rows = count(part, "rows");
     error.noise = non_negative(part, "noise");
     error.signal = non_negative(part, "signal");
     if (error.rows == 0 && (error.noise != 0 || error.signal != 0))
       fail("{}: \"noise\" and \"signal\" of 0 rows must be 0", part.what());
+  }
+  return out;
+}
+
+LinearErrors errors_from_json(const io::Fields& fields) {
+  check_keys(fields, {"name", "weight", "largest_block", "activation", "slices"});
+  LinearErrors errors;
+  errors.name = non_empty(fields, "name");
+  errors.weight = non_negative(fields, "weight");
+  errors.largest_block = non_negative(fields, "largest_block");
+  errors.activation = activation_from_json(fields.object("activation"));
+  if (!fields.has("slices")) return errors;
+  for (const io::Json& item : fields.array("slices")) {
+    const io::Fields slice(item, fmt::format("{}: slices[{}]", fields.what(), errors.slices.size()));
+    check_keys(slice, {"role", "weight", "activation"});
+    errors.slices.push_back({.role = role_field(slice, "role"),
+                             .weight = non_negative(slice, "weight"),
+                             .activation = activation_from_json(slice.object("activation"))});
   }
   return errors;
 }

@@ -21,12 +21,22 @@ struct ActivationError {
   friend bool operator==(const ActivationError&, const ActivationError&) = default;
 };
 
+/// The rows of a fused linear that are a linear of their own elsewhere: q of qkv, gate of gate_up.
+struct SliceErrors {
+  Role role = Role::q;
+  double weight = 0;                          // |W - Q(W)| / |W| over its rows
+  std::array<ActivationError, 2> activation;  // by Modality
+
+  friend bool operator==(const SliceErrors&, const SliceErrors&) = default;
+};
+
 /// One linear in NF4 against its 16-bit self.
 struct LinearErrors {
   std::string name;
   double weight = 0;                          // |W - Q(W)| / |W|
   double largest_block = 0;                   // the same over the worst block of 64
   std::array<ActivationError, 2> activation;  // by Modality
+  std::vector<SliceErrors> slices;            // of a fused linear
 
   friend bool operator==(const LinearErrors&, const LinearErrors&) = default;
 };

@@ -36,6 +36,7 @@ io::Json to_json(const Plan& plan) {
   io::Json json = make_header(kKind, Plan::kVersion);
   json["family"] = plan.family;
   json["model"] = writable(plan.model);
+  json["format"] = plan.format;
   json["policy"] = writable(plan.policy);
   json["budget"] = writable(plan.budget);
   json["measurements_digest"] = plan.measurements_digest;
@@ -58,11 +59,14 @@ io::Json to_json(const Plan& plan) {
 Plan plan_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Plan::kVersion,
-               {"family", "model", "policy", "budget", "measurements_digest", "budget_bytes", "bytes",
+               {"family", "model", "format", "policy", "budget", "measurements_digest", "budget_bytes", "bytes",
                 "bytes_all4", "bytes_all16", "decisions"});
   Plan plan;
   plan.family = non_empty(fields, "family");
   plan.model = fields.string("model");
+  plan.format = fields.string("format");
+  if (plan.format != "nf4" && plan.format != "int8")
+    fail("{}: \"format\" is \"{}\"; \"nf4\" and \"int8\" are known", what, printable(plan.format));
   plan.policy = non_empty(fields, "policy");
   plan.budget = fields.string("budget");
   plan.measurements_digest = fields.string("measurements_digest");

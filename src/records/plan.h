@@ -11,7 +11,7 @@ namespace nibble::records {
 
 struct Decision {
   std::string name;    // the linear
-  bool keep = false;   // true: stays as in the source; false: NF4
+  bool keep = false;   // true: stays as in the source; false: goes into the plan's format
   std::string reason;  // for people: "activation error 0.41 (vision), rank 3 of 126"
   double score = 0;    // what the policy ranked by; 0 where it ranks by nothing
 
@@ -21,6 +21,7 @@ struct Decision {
 struct Plan {
   static constexpr int kVersion = 1;
   std::string family, model;
+  std::string format = "nf4";       // of the linears that are not kept: "nf4" or "int8" (LLM.int8)
   std::string policy;               // as the user gave it: "dynamic", "random:7"
   std::string budget;               // as the user gave it: "10%", "" for none
   std::string measurements_digest;  // SHA-256 of the measurements file's bytes; "" where none was needed

@@ -128,6 +128,27 @@ std::string inventory_text(const records::Inventory& inventory) {
   return table.to_text() + "\n" + totals.to_text();
 }
 
+std::string sizes_text(const records::Inventory& inventory, int64_t ten_percent,
+                       std::span<const std::pair<std::string, int64_t>> published) {
+  const auto gib = [](int64_t bytes) {
+    return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (int64_t{1} << 30));
+  };
+  int64_t codes = inventory.other_bytes;
+  for (const records::LinearRecord& linear : inventory.linears) codes += (linear.out * linear.in + 1) / 2;
+  Table table = facts();
+  table.add_row({"model", inventory.model});
+  table.add_row({"parameters", fmt::format("{:.3f} B ({})", static_cast<double>(inventory.parameters) / 1e9,
+                                           inventory.parameters)});
+  table.add_row({"linears", std::to_string(inventory.linears.size())});
+  table.add_row({"16 bit", gib(inventory.bytes_all16())});
+  table.add_row({"int8", gib(inventory.bytes_all8())});
+  table.add_row({"4 bit, codes alone", gib(codes)});
+  table.add_row({"4 bit", gib(inventory.bytes_all4())});
+  table.add_row({"4 bit, budget 10%", gib(ten_percent)});
+  for (const auto& [name, bytes] : published) table.add_row({name + ", codes alone", gib(bytes)});
+  return table.to_text();
+}
+
 std::string measurements_text(const records::Measurements& measurements, int top) {
   Table head = facts();
   head.add_row({"model", measurements.inventory.model});

@@ -17,6 +17,11 @@ namespace nibble::report {
 /// One line for each linear in the order of the forward pass, then the totals of the model.
 std::string inventory_text(const records::Inventory& inventory);
 
+/// Sizes of a model by format, for one whose weights are not there. `published`: description and size of
+/// selections that were published for it, in bytes of weights, scales not counted.
+std::string sizes_text(const records::Inventory& inventory, int64_t ten_percent,
+                       std::span<const std::pair<std::string, int64_t>> published);
+
 /// What was measured on what, and the `top` worst linears (0 for all) by activation error, the larger of the
 /// modalities; ties in the order of the forward pass.
 std::string measurements_text(const records::Measurements& measurements, int top);

@@ -1,14 +1,26 @@
 #include "run/forward.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
 namespace nibble::run {
 namespace {
 
-int64_t merged_patches(const Picture& p, int64_t merge) {
-  return p.grid_t * (p.grid_h / merge) * (p.grid_w / merge);
+/// Which rows of a segment see what, from the views of the sequence's tokens not yet fed. A row that sees no
+/// picture attends to all of them, empty tiles too: so does the reference, whose mask is zero there; what the
+/// MLP makes of it is dropped.
+void sight_ranges(const Sequence& s, Segment& segment) {
+  for (int64_t r = 0; r < segment.rows;) {
+    const int32_t view = s.sights.of_token[static_cast<size_t>(s.fed + r)];
+    int64_t end = r;
+    while (end < segment.rows && s.sights.of_token[static_cast<size_t>(s.fed + end)] == view) ++end;
+    if (view < 0) segment.blind.push_back({r, end});
+    segment.sights.push_back(
+        {{{r, end}}, view < 0 ? std::vector{Range{0, s.cross_rows}} : s.sights.views[static_cast<size_t>(view)]});
+    r = end;
+  }
 }
 
 }  // namespace
@@ -24,90 +36,219 @@ Batch Runner::embed_patches(std::span<const Picture* const> pictures) {
   for (const Picture* p : pictures) {
     NIBBLE_CHECK(p->pixels->rows() == p->patches() && p->pixels->cols() == vision.patch_features());
     std::copy_n(p->pixels->data(), p->patches() * pixels.cols(), pixels.row(at));
-    for (const Position& position : patch_positions(*p, vision.merge)) positions.push_back(position);
     for (int64_t t = 0; t < p->grid_t; ++t)
       batch.segments.push_back(
-          {.begin = at + t * p->grid_h * p->grid_w, .rows = p->grid_h * p->grid_w, .cache = nullptr});
+          {.begin = at + t * p->grid_h * p->grid_w, .rows = p->grid_h * p->grid_w, .picture = p});
     at += p->patches();
   }
   batch.hidden = Matrix(rows, vision.stack.hidden);
   kernels::linear(pixels.view(), weights_.matrix(vision.patch_linear), {}, batch.hidden.mut());
-  if (observer_) {
-    observer_->output(vision.patch_linear, batch.hidden.view());
-    observer_->output(vision.patch_embed, batch.hidden.view());
-  }
-  batch.cosine = Matrix(rows, vision.stack.head_dim / 2);
-  batch.sine = Matrix(rows, vision.stack.head_dim / 2);
-  rotary_angles(vision.stack.rope, vision.stack.head_dim, positions, batch.cosine.mut(), batch.sine.mut());
+  if (observer_)
+    for (const std::string& module : {vision.patch_linear, vision.patch_embed})
+      if (!module.empty()) observer_->output(module, batch.hidden.view());
+  if (vision.tiles) return embed_tiles(pictures, batch.hidden);
+  for (const Picture* p : pictures)
+    for (const Position& position : patch_positions(*p, vision.merge)) positions.push_back(position);
+  if (vision.embedding_norm)
+    batch.hidden = apply(*vision.embedding_norm, batch.hidden.view(), weights_, observer_);
+  const auto angles = static_cast<int64_t>(vision.stack.rope.frequency.size());
+  batch.cosine = Matrix(rows, angles);
+  batch.sine = Matrix(rows, angles);
+  rotary_angles(vision.stack.rope, positions, 0, batch.cosine.mut(), batch.sine.mut());
   batch.modality.assign(static_cast<size_t>(rows), Modality::vision);
   return batch;
 }
 
-Matrix Runner::merge(const Batch& tower) {
+/// Tiles with their embeddings of place, the empty ones too. The mask of the reference hides filled-up rows and
+/// empty tiles from each other only: every row of the picture sees all rows, and those see the picture's.
+Batch Runner::embed_tiles(std::span<const Picture* const> pictures, const Matrix& patches) {
   const model::Vision& vision = *spec().vision;
-  const Matrix normed = apply(vision.merger_norm, tower.hidden.view(), weights_, observer_);
-  const int64_t neighbours = vision.merge * vision.merge;
-  const ConstMatrix x{normed.data(), normed.rows() / neighbours, normed.cols() * neighbours,
-                      normed.cols() * neighbours};
-  const std::vector<Modality> modality(static_cast<size_t>(x.rows), Modality::vision);
-  const auto tap = [&](const model::Linear& reader, ConstMatrix input) {
-    const model::Linear* pointer = &reader;
-    if (observer_) observer_->tap({&pointer, 1}, input, modality);
+  const model::Tiles& tiles = *vision.tiles;
+  const int64_t hidden = vision.stack.hidden, per_tile = tiles.side * tiles.side, padded = tiles.padded_rows();
+  const auto count = static_cast<int64_t>(pictures.size());
+  Batch batch;
+  batch.hidden = Matrix::zeros(count * tiles.count * padded, hidden);
+  batch.cosine = Matrix(batch.hidden.rows(), 0);
+  batch.sine = Matrix(batch.hidden.rows(), 0);
+  batch.modality.assign(static_cast<size_t>(batch.hidden.rows()), Modality::vision);
+  const auto class_row = weights_.vector(tiles.class_embedding);
+  const Matrix place = [&] {
+    Matrix out(tiles.tile_rows(), hidden);
+    const auto values = weights_.vector(tiles.position + ".embedding");
+    const float gate = 1 - std::tanh(weights_.vector(tiles.position + ".gate")[0]);
+    for (size_t i = 0; i < values.size(); ++i) out.data()[i] = values[i] * gate;
+    return out;
+  }();
+  const float tile_gate = std::tanh(weights_.vector(tiles.position + ".gate")[0]);
+  const TensorView table = weights_.binding().tensor(tiles.position + ".tile_embedding.weight");
+  Matrix tile_place(1, table.shape[1]), rows(tiles.count * tiles.tile_rows(), hidden);
+  int64_t from = 0;
+  for (int64_t p = 0; p < count; ++p) {
+    const Picture& picture = *pictures[static_cast<size_t>(p)];
+    Matrix embedded = Matrix::zeros(tiles.count * per_tile, hidden);
+    std::copy_n(patches.row(from), picture.patches() * hidden, embedded.data());
+    from += picture.patches();
+    add_tile_embedding(tiles.before, picture.aspect_ratio, weights_, embedded.mut());
+    kernels::gather_rows(table, {&picture.aspect_ratio, 1}, tile_place.mut());
+    for (int64_t t = 0; t < tiles.count; ++t)
+      for (int64_t r = 0; r < tiles.tile_rows(); ++r) {
+        const float* x = r == 0 ? class_row.data() : embedded.row(t * per_tile + r - 1);
+        const float* in_tile = tile_place.data() + (t * tiles.tile_rows() + r) * hidden;
+        float* y = rows.row(t * tiles.tile_rows() + r);
+        for (int64_t c = 0; c < hidden; ++c) y[c] = x[c] + place.row(r)[c] + in_tile[c] * tile_gate;
+      }
+    const Matrix normed = apply(*vision.embedding_norm, rows.view(), weights_, observer_);
+    const int64_t begin = p * tiles.count * padded;
+    Segment segment{.begin = begin, .rows = tiles.count * padded, .picture = &picture};
+    std::vector<Range> own, filled;
+    for (int64_t t = 0; t < tiles.count; ++t) {
+      std::copy_n(normed.row(t * tiles.tile_rows()), tiles.tile_rows() * hidden,
+                  batch.hidden.row(begin + t * padded));
+      const int64_t end = t < picture.tiles ? tiles.tile_rows() : 0;
+      if (end > 0) own.push_back({t * padded, t * padded + end});
+      if (end < padded) filled.push_back({t * padded + end, (t + 1) * padded});
+    }
+    segment.reach = {{own, {{0, segment.rows}}}};
+    if (!filled.empty()) segment.reach.push_back({filled, own});
+    batch.segments.push_back(std::move(segment));
+  }
+  return batch;
+}
+
+/// The rows of all tiles without those that fill up, the kept blocks' outputs behind the last one's: feature
+/// c of kept block k stands at hidden + c * kept + k.
+Matrix Runner::join_tiles(const Batch& tower) {
+  const model::Vision& vision = *spec().vision;
+  const model::Tiles& tiles = *vision.tiles;
+  const auto& kept = vision.stack.kept;
+  const int64_t hidden = vision.stack.hidden, padded = tiles.padded_rows();
+  const int64_t count = tower.hidden.rows() / padded;
+  Matrix out(count * tiles.tile_rows(), hidden * static_cast<int64_t>(1 + kept.size()));
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t r = 0; r < tiles.tile_rows(); ++r) {
+      float* y = out.row(t * tiles.tile_rows() + r);
+      std::copy_n(tower.hidden.row(t * padded + r), hidden, y);
+      for (size_t k = 0; k < kept.size(); ++k) {
+        const float* x = tower.kept.at(kept[k]).row(t * padded + r);
+        for (int64_t c = 0; c < hidden; ++c) y[hidden + c * static_cast<int64_t>(kept.size()) + static_cast<int64_t>(k)] = x[c];
+      }
+    }
+  return out;
+}
+
+Matrix Runner::connect(const Batch& tower) {
+  const model::Vision& vision = *spec().vision;
+  const bool inside = vision.connector.starts_with(vision.name + ".");
+  const auto told = [&](const std::string& module, const Matrix& y) {
+    if (observer_ && !module.empty()) observer_->output(module, y.view());
   };
-  tap(vision.merger_in, x);
-  Matrix inner = apply(vision.merger_in, x, weights_, observer_);
-  kernels::activate(vision.merger_activation, inner.mut());
-  if (observer_) observer_->output(vision.merger_activation_name, inner.view());
-  tap(vision.merger_out, inner.view());
-  Matrix out = apply(vision.merger_out, inner.view(), weights_, observer_);
-  if (observer_)
-    for (const std::string& module : {vision.merger_mlp, vision.merger, vision.name})
-      observer_->output(module, out.view());
+  Matrix joined, normed;
+  if (vision.tiles) joined = join_tiles(tower);
+  const Matrix* rows = vision.tiles ? &joined : &tower.hidden;
+  if (!inside) told(vision.name, *rows);
+  if (vision.connector_norm) {
+    normed = apply(*vision.connector_norm, rows->view(), weights_, observer_);
+    rows = &normed;
+  }
+  const int64_t neighbours = vision.merge * vision.merge, features = rows->cols() * neighbours;
+  ConstMatrix x{rows->data(), rows->rows() / neighbours, features, features};
+  const std::vector<Modality> modality(static_cast<size_t>(x.rows), Modality::vision);
+  std::vector<Range> calls;
+  for (const Segment& s : tower.segments) {
+    const int64_t begin = calls.empty() ? 0 : calls.back().end;
+    calls.push_back({begin, begin + s.rows * rows->rows() / tower.hidden.rows() / neighbours});
+  }
+  Matrix out;
+  for (size_t i = 0; i < vision.connector_linears.size(); ++i) {
+    const model::Linear& linear = vision.connector_linears[i];
+    tell_tap(observer_, {&linear, 1}, x, modality);
+    Matrix y = apply(linear, x, calls, weights_, observer_);
+    if (i + 1 < vision.connector_linears.size()) {
+      kernels::activate(vision.connector_activation, y.mut());
+      told(vision.connector_activation_name, y);
+    }
+    out = std::move(y);
+    x = out.view();
+  }
+  told(vision.connector_mlp, out);
+  told(vision.connector, out);
+  if (inside) told(vision.name, out);
   return out;
 }
 
 Matrix Runner::encode(std::span<const Picture* const> pictures) {
   Batch batch = embed_patches(pictures);
-  const model::Stack& stack = spec().vision->stack;
-  for (size_t i = 0; i < stack.blocks.size(); ++i)
-    run_block(stack, static_cast<int64_t>(i), batch, weights_, observer_);
-  return merge(batch);
+  for (int64_t i = 0; i < spec().vision->blocks_used; ++i)
+    run_block(spec().vision->stack, i, batch, weights_, observer_);
+  return connect(batch);
 }
 
 Batch Runner::embed(std::span<Sequence* const> sequences, bool keep) {
   const model::Text& text = spec().text;
+  const model::Rope& rope = text.stack.rope;
   std::vector<int64_t> ids;
-  std::vector<Position> positions;
   Batch batch;
   for (Sequence* s : sequences) {
-    const auto fed = static_cast<ptrdiff_t>(s->fed);
-    batch.segments.push_back({.begin = static_cast<int64_t>(ids.size()),
-                              .rows = static_cast<int64_t>(s->ids.size()) - s->fed,
-                              .cache = keep ? &s->cache : nullptr});
     NIBBLE_CHECK(keep || s->fed == 0, "a sequence with a cache is fed on with it");
+    const auto length = static_cast<int64_t>(s->ids.size());
+    if (!rope.long_frequency.empty() && s->fed <= rope.original_positions && length > rope.original_positions) {
+      s->cache = std::vector<LayerCache>(s->cache.size());
+      s->fed = 0;
+    }
+    batch.segments.push_back({.begin = static_cast<int64_t>(ids.size()),
+                              .rows = length - s->fed,
+                              .cache = keep ? &s->cache : nullptr});
+    const auto fed = static_cast<ptrdiff_t>(s->fed);
     ids.insert(ids.end(), s->ids.begin() + fed, s->ids.end());
-    positions.insert(positions.end(), s->positions.begin() + fed, s->positions.end());
     batch.modality.insert(batch.modality.end(), s->modality.begin() + fed, s->modality.end());
   }
-  const auto rows = static_cast<int64_t>(ids.size());
+  const auto rows = static_cast<int64_t>(ids.size()), angles = static_cast<int64_t>(rope.frequency.size());
   batch.hidden = Matrix(rows, text.stack.hidden);
   kernels::gather_rows(weights_.binding().tensor(text.embedding + ".weight"), ids, batch.hidden.mut());
   if (observer_) observer_->output(text.embedding, batch.hidden.view());
+  batch.cosine = Matrix(rows, angles);
+  batch.sine = Matrix(rows, angles);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const Sequence& s = *sequences[i];
+    const Segment& segment = batch.segments[i];
+    rotary_angles(rope, std::span(s.positions).subspan(static_cast<size_t>(s.fed)),
+                  static_cast<int64_t>(s.ids.size()), batch.cosine.mut().row_range(segment.begin, segment.rows),
+                  batch.sine.mut().row_range(segment.begin, segment.rows));
+  }
+  place_features(sequences, batch);
+  for (Sequence* s : sequences) s->fed = static_cast<int64_t>(s->ids.size());
+  return batch;
+}
+
+/// Puts the pictures' features where image tokens stand, or beside the batch for cross attention.
+void Runner::place_features(std::span<Sequence* const> sequences, Batch& batch) {
+  const int64_t hidden = spec().text.stack.hidden;
+  std::shared_ptr<Matrix> cross;
+  if (spec().sees_across()) {
+    int64_t rows = 0;
+    for (const Sequence* s : sequences) rows += s->features.rows();
+    if (rows > 0) cross = std::make_shared<Matrix>(rows, hidden);
+  }
+  int64_t at = 0;
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& s = *sequences[i];
-    const Segment& segment = batch.segments[i];
-    int64_t feature = 0;
-    for (int64_t r = 0; r < segment.rows; ++r)
-      if (batch.modality[static_cast<size_t>(segment.begin + r)] == Modality::vision)
-        std::copy_n(s.features.row(feature++), text.stack.hidden, batch.hidden.row(segment.begin + r));
-    NIBBLE_CHECK(feature == s.features.rows());
+    Segment& segment = batch.segments[i];
+    if (!s.sights.views.empty()) {
+      segment.cross_begin = at;
+      segment.cross_rows = s.features.rows();
+      if (cross) std::copy_n(s.features.data(), s.features.rows() * hidden, cross->row(at));
+      at += s.features.rows();
+      sight_ranges(s, segment);
+    } else if (s.features.rows() > 0) {
+      int64_t feature = 0;
+      for (int64_t r = 0; r < segment.rows; ++r)
+        if (batch.modality[static_cast<size_t>(segment.begin + r)] == Modality::vision)
+          std::copy_n(s.features.row(feature++), hidden, batch.hidden.row(segment.begin + r));
+      NIBBLE_CHECK(feature == s.features.rows());
+    }
     s.features = Matrix();
-    s.fed = static_cast<int64_t>(s.ids.size());
   }
-  batch.cosine = Matrix(rows, text.stack.head_dim / 2);
-  batch.sine = Matrix(rows, text.stack.head_dim / 2);
-  rotary_angles(text.stack.rope, text.stack.head_dim, positions, batch.cosine.mut(), batch.sine.mut());
-  return batch;
+  batch.cross = std::move(cross);
 }
 
 Matrix Runner::logits(const Batch& batch, std::span<const int64_t> rows) {
@@ -127,6 +268,7 @@ void Sequence::append(int64_t id) {
   ids.push_back(id);
   positions.push_back({next_position, next_position, next_position});
   modality.push_back(Modality::text);
+  if (!sights.of_token.empty()) sights.of_token.push_back(sights.of_token.back());
   ++next_position;
 }
 
@@ -134,11 +276,11 @@ Sequence Runner::sequence(const Prompt& prompt) const {
   if (prompt.ids.empty()) fail("the prompt is empty; give at least one token");
   for (const auto* ids : {&prompt.ids, &prompt.continuation})
     for (int64_t id : *ids)
-      if (id < 0 || id >= spec().text.vocabulary)
+      if (id < 0 || id >= spec().text.embedding_rows)
         fail(
             "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not "
             "belong together",
-            id, spec().text.vocabulary);
+            id, spec().text.embedding_rows);
   if (const auto tokens = static_cast<int64_t>(prompt.ids.size() + prompt.continuation.size());
       tokens > spec().text.max_positions)
     fail("the prompt has {} tokens, but the model (max_position_embeddings) takes {}; shorten it", tokens,
@@ -147,6 +289,7 @@ Sequence Runner::sequence(const Prompt& prompt) const {
   out.ids = prompt.ids;
   out.positions = prompt_positions(prompt, spec(), out.next_position);
   out.modality = prompt_modality(prompt.ids, spec());
+  if (spec().sees_across()) out.sights = prompt_sights(prompt, spec());
   for (int64_t id : prompt.continuation) out.append(id);
   out.cache.resize(spec().text.stack.blocks.size());
   return out;
@@ -157,8 +300,9 @@ void Runner::share_features(const Matrix& features, std::span<Sequence> sequence
   int64_t at = 0;
   for (size_t i = 0; i < sequences.size(); ++i) {
     int64_t rows = 0;
-    for (const Picture& p : prompts[i]->pictures) rows += merged_patches(p, spec().vision->merge);
+    for (const Picture& p : prompts[i]->pictures) rows += feature_rows(p, *spec().vision);
     if (rows == 0) continue;
+    if (spec().sees_across()) sequences[i].cross_rows = rows;
     sequences[i].features = Matrix(rows, features.cols());
     std::copy_n(features.row(at), rows * features.cols(), sequences[i].features.data());
     at += rows;

@@ -17,6 +17,8 @@ struct Sequence {
   int64_t next_position = 0;        // of the token after the last
   std::vector<Position> positions;  // of the tokens in ids
   std::vector<Modality> modality;   // of the tokens in ids: vision where a picture's features stand
+  Sights sights;                    // of the tokens in ids, for cross attention; no views: no pictures
+  int64_t cross_rows = 0;           // of its pictures' features, for cross attention
 
   /// Appends a token of text, whatever its id.
   void append(int64_t id);
@@ -36,15 +38,16 @@ class Runner {
   Weights& weights() { return weights_; }
   void observe(Observer* observer) { observer_ = observer; }
 
-  /// The rows of a picture batch after the patch embedding, one segment a frame.
+  /// The rows of a picture batch as they enter the tower's first block: one segment a frame, or a picture.
   Batch embed_patches(std::span<const Picture* const> pictures);
-  /// The merger over finished tower rows: one row of language-model features for each merged patch.
-  Matrix merge(const Batch& tower);
+  /// The connector over finished tower rows: the language model's features of all pictures.
+  Matrix connect(const Batch& tower);
   /// All of the tower.
   Matrix encode(std::span<const Picture* const> pictures);
 
   /// A batch of the not yet fed tokens of some sequences, embedded, with picture features in place of image
-  /// tokens. With `keep`, keys and values go to the sequences' caches.
+  /// tokens, or beside them for cross attention. With `keep`, keys and values go to the sequences' caches. A
+  /// sequence that has grown past the length from which other rotary frequencies count is fed again whole.
   Batch embed(std::span<Sequence* const> sequences, bool keep);
   /// Logits (rows, vocabulary) of chosen rows of finished hidden states.
   Matrix logits(const Batch& batch, std::span<const int64_t> rows);
@@ -68,6 +71,9 @@ class Runner {
 
  private:
   bool is_end(int64_t id) const;
+  Batch embed_tiles(std::span<const Picture* const> pictures, const Matrix& patches);
+  Matrix join_tiles(const Batch& tower);
+  void place_features(std::span<Sequence* const> sequences, Batch& batch);
 
   Weights& weights_;
   Observer* observer_;

@@ -7,8 +7,25 @@
 
 namespace nibble::run {
 
+namespace {
+
+/// True for the families whose picture features stand among the embeddings of the text.
+bool in_place(const model::Spec& spec) {
+  return spec.vision && !spec.sees_across();
+}
+
+}  // namespace
+
+int64_t tower_rows(const Picture& picture, const model::Vision& vision) {
+  return vision.tiles ? vision.tiles->count * vision.tiles->padded_rows() : picture.patches();
+}
+
+int64_t feature_rows(const Picture& picture, const model::Vision& vision) {
+  return vision.tiles ? vision.tiles->count * vision.tiles->tile_rows()
+                      : picture.patches() / (vision.merge * vision.merge);
+}
+
 std::vector<Position> prompt_positions(const Prompt& prompt, const model::Spec& spec, int64_t& next) {
-  const int64_t merge = spec.vision ? spec.vision->merge : 1;
   std::vector<Position> out;
   out.reserve(prompt.ids.size());
   size_t picture = 0;
@@ -23,19 +40,58 @@ std::vector<Position> prompt_positions(const Prompt& prompt, const model::Spec& 
     if (picture == prompt.pictures.size())
       fail("the prompt has more image tokens than its {} picture(s) fill", prompt.pictures.size());
     const Picture& p = prompt.pictures[picture++];
-    const int64_t rows = p.grid_h / merge, cols = p.grid_w / merge;
-    for (int64_t t = 0; t < p.grid_t; ++t)
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < cols; ++c, ++i) {
-          if (i >= prompt.ids.size() || prompt.ids[i] != spec.tokens.image)
-            fail("picture {} of the prompt needs {} image tokens, but fewer follow each other", picture,
-                 p.grid_t * rows * cols);
-          out.push_back({next + t, next + r, next + c});
-        }
-    next += std::max({p.grid_t, rows, cols});
+    if (!in_place(spec)) {
+      out.push_back({next, next, next});
+      ++next;
+      ++i;
+      continue;
+    }
+    const int64_t merge = spec.vision->merge;
+    const int64_t rows = p.grid_h / merge, cols = p.grid_w / merge, needed = p.grid_t * rows * cols;
+    const int64_t start = next;
+    // Other tokens may stand between the rows of a picture, unless its positions are spread.
+    for (int64_t n = 0; n < needed; ++i) {
+      const bool image = i < prompt.ids.size() && prompt.ids[i] == spec.tokens.image;
+      if (i >= prompt.ids.size() || (!image && spec.vision->spread_positions))
+        fail("picture {} of the prompt needs {} image tokens, but fewer follow each other", picture, needed);
+      if (spec.vision->spread_positions) {
+        out.push_back({start + n / (rows * cols), start + n / cols % rows, start + n % cols});
+      } else {
+        out.push_back({next, next, next});
+        ++next;
+      }
+      if (image) ++n;
+    }
+    if (spec.vision->spread_positions) next = start + std::max({p.grid_t, rows, cols});
   }
   if (picture != prompt.pictures.size())
     fail("the prompt has {} pictures, but image tokens for {}", prompt.pictures.size(), picture);
+  return out;
+}
+
+Sights prompt_sights(const Prompt& prompt, const model::Spec& spec) {
+  Sights out;
+  const size_t n = prompt.ids.size();
+  out.of_token.assign(n, -1);
+  std::vector<size_t> at;
+  for (size_t i = 0; i < n; ++i)
+    if (prompt.ids[i] == spec.tokens.image) at.push_back(i);
+  if (at.empty()) return out;
+  // Where the text ends that each picture is seen by.
+  std::vector<size_t> end(at.size(), n);
+  for (size_t p = at.size() - 1; p-- > 0;) end[p] = at[p] + 1 == at[p + 1] ? end[p + 1] : at[p + 1];
+  const auto& tiles = *spec.vision->tiles;
+  const int64_t rows = tiles.count * tiles.tile_rows();
+  for (size_t i = at.front(); i < n; ++i) {
+    std::vector<Range> view;
+    for (size_t p = 0; p < at.size(); ++p)
+      if (at[p] <= i && i < end[p]) {
+        const int64_t begin = static_cast<int64_t>(p) * rows;
+        view.push_back({begin, begin + prompt.pictures[p].tiles * tiles.tile_rows()});
+      }
+    if (out.views.empty() || out.views.back() != view) out.views.push_back(std::move(view));
+    out.of_token[i] = static_cast<int32_t>(out.views.size()) - 1;
+  }
   return out;
 }
 
@@ -54,40 +110,24 @@ std::vector<Modality> prompt_modality(std::span<const int64_t> ids, const model:
   std::vector<Modality> out;
   out.reserve(ids.size());
   for (int64_t id : ids)
-    out.push_back(spec.vision && id == spec.tokens.image ? Modality::vision : Modality::text);
+    out.push_back(in_place(spec) && id == spec.tokens.image ? Modality::vision : Modality::text);
   return out;
 }
 
-void rotary_angles(const model::Rope& rope, int64_t head_dim, std::span<const Position> positions,
+void rotary_angles(const model::Rope& rope, std::span<const Position> positions, int64_t length,
                    MutableMatrix cosine, MutableMatrix sine) {
-  const int64_t half = head_dim / 2;
-  NIBBLE_CHECK(cosine.cols == half && cosine.rows == static_cast<int64_t>(positions.size()));
-  // Frequency of each angle and the axis that it follows.
-  const auto n = static_cast<size_t>(half);
-  std::vector<float> frequency(n);
-  std::vector<size_t> axis(n);
-  const auto theta = static_cast<float>(rope.theta);
-  if (rope.kind == model::Rope::Kind::sections) {
-    size_t j = 0;
-    for (size_t s = 0; s < rope.sections.size(); ++s)
-      for (int64_t i = 0; i < rope.sections[s]; ++i) axis[j++] = s;
-    NIBBLE_CHECK(j == n);
-    for (j = 0; j < n; ++j)
-      frequency[j] = 1.0f / std::pow(theta, static_cast<float>(2 * j) / static_cast<float>(head_dim));
-  } else {
-    const size_t quarter = n / 2;
-    for (size_t j = 0; j < n; ++j) {
-      axis[j] = j / quarter;
-      frequency[j] = 1.0f / std::pow(theta, static_cast<float>(2 * (j % quarter)) / static_cast<float>(half));
-    }
-  }
+  const bool longer = !rope.long_frequency.empty() && length > rope.original_positions;
+  const std::vector<float>& frequency = longer ? rope.long_frequency : rope.frequency;
+  const size_t n = frequency.size();
+  NIBBLE_CHECK(cosine.cols == static_cast<int64_t>(n) && rope.axis.size() == n &&
+               cosine.rows == static_cast<int64_t>(positions.size()));
   for (size_t r = 0; r < positions.size(); ++r) {
     float* c = cosine.row(static_cast<int64_t>(r));
     float* s = sine.row(static_cast<int64_t>(r));
     for (size_t j = 0; j < n; ++j) {
-      const float angle = static_cast<float>(positions[r][axis[j]]) * frequency[j];
-      c[j] = std::cos(angle);
-      s[j] = std::sin(angle);
+      const float angle = static_cast<float>(positions[r][rope.axis[j]]) * frequency[j];
+      c[j] = std::cos(angle) * rope.scale;
+      s[j] = std::sin(angle) * rope.scale;
     }
   }
 }

@@ -18,13 +18,27 @@ using records::Modality;
 
 /// A picture as its image processor gives it. Copies share the pixels.
 struct Picture {
-  std::shared_ptr<const Matrix> pixels;        // (grid_t * grid_h * grid_w, patch features), in merge order
-  int64_t grid_t = 1, grid_h = 0, grid_w = 0;  // in patches
+  std::shared_ptr<const Matrix> pixels;  // (patches, patch features), tile after tile, in merge order
+  int64_t grid_t = 1, grid_h = 0, grid_w = 0;  // in patches; of one tile, where there are tiles
+  int64_t tiles = 1;                           // that the picture fills
+  int64_t aspect_ratio = 0;                    // of its canvas of tiles: a row of the tower's embeddings
 
-  int64_t patches() const { return grid_t * grid_h * grid_w; }
+  int64_t patches() const { return tiles * grid_t * grid_h * grid_w; }
 };
 
-/// A prompt, ready for the model: image tokens stand once for every merged patch of their picture.
+/// Rows that a picture has in the tower, and rows of features that the language model gets of it.
+int64_t tower_rows(const Picture& picture, const model::Vision& vision);
+int64_t feature_rows(const Picture& picture, const model::Vision& vision);
+
+/// Rows [begin, end).
+struct Range {
+  int64_t begin = 0, end = 0;
+
+  friend bool operator==(const Range&, const Range&) = default;
+};
+
+/// A prompt, ready for the model: image tokens stand once for every row of features of their picture, or once
+/// for a picture that is seen by cross attention.
 struct Prompt {
   std::vector<int64_t> ids;
   std::vector<Picture> pictures;      // in the order of their tokens
@@ -35,19 +49,31 @@ struct Prompt {
 /// patches.
 using Position = std::array<int64_t, 3>;
 
-/// Positions of the prompt's ids (M-RoPE: a picture holds the time and spreads height and width; text after
-/// it goes on from the largest position so far), and the position of the next token in `next`. Throws Error
-/// when the image tokens do not fit the pictures.
+/// Positions of the prompt's ids, and the position of the next token in `next`. Where the family spreads
+/// positions (M-RoPE), a picture holds the time and spreads height and width, and text after it goes on from
+/// the largest position so far; otherwise tokens are counted. Throws Error when the image tokens do not fit
+/// the pictures.
 std::vector<Position> prompt_positions(const Prompt& prompt, const model::Spec& spec, int64_t& next);
+
+/// What each of the prompt's ids sees by cross attention, as rows of the features of all pictures: the picture
+/// whose token came last, up to the next one; pictures whose tokens follow each other are seen together, by
+/// the text behind them. Ids before the first picture see nothing. Source: transformers 4.57,
+/// models/mllama/processing_mllama.py.
+struct Sights {
+  std::vector<std::vector<Range>> views;
+  std::vector<int32_t> of_token;  // index into views, -1 for nothing
+};
+Sights prompt_sights(const Prompt& prompt, const model::Spec& spec);
 
 /// Row and column of every patch in merge order, frame after frame.
 std::vector<Position> patch_positions(const Picture& picture, int64_t merge);
 
-/// vision for the image tokens of the prompt's ids, text for the others.
+/// vision where a picture's features stand in the prompt's ids, text elsewhere.
 std::vector<Modality> prompt_modality(std::span<const int64_t> ids, const model::Spec& spec);
 
-/// cosine and sine (rows, head_dim / 2) of the rotary angles at the positions, in fp32 like the reference.
-void rotary_angles(const model::Rope& rope, int64_t head_dim, std::span<const Position> positions,
+/// cosine and sine (rows, frequencies) of the rotary angles at the positions, in fp32 like the reference, for a
+/// sequence of `length` tokens.
+void rotary_angles(const model::Rope& rope, std::span<const Position> positions, int64_t length,
                    MutableMatrix cosine, MutableMatrix sine);
 
 }  // namespace nibble::run

@@ -12,6 +12,13 @@ const kernels::Weight& Weights::linear(const model::Linear& linear) {
   return weight;
 }
 
+const kernels::Int8Weight* Weights::linear8(const model::Linear& linear) {
+  if (binding_.linear(linear).storage != model::Storage::int8 || replaced_.contains(linear.name)) return nullptr;
+  kernels::Int8Weight& weight = linears8_[linear.name];
+  if (!weight) weight = kernels::Int8Weight::pack(binding_.packed8(linear));
+  return &weight;
+}
+
 const kernels::Weight& Weights::matrix(const std::string& module) {
   kernels::Weight& weight = matrices_[module];
   if (!weight) {
@@ -36,7 +43,10 @@ void Weights::replace(const std::string& linear, kernels::Weight weight) {
 }
 
 void Weights::release(const model::Block& block) {
-  const auto forget = [&](const model::Linear& l) { linears_.erase(l.name); };
+  const auto forget = [&](const model::Linear& l) { 
+    linears_.erase(l.name);
+    linears8_.erase(l.name);
+  };
   for (const auto& l : block.qkv) forget(l);
   forget(block.attention_out);
   for (const auto& l : block.mlp_in) forget(l);

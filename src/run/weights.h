@@ -23,6 +23,8 @@ class Weights {
   /// The weight of a linear that can be quantized (decoded if it is stored in 4 bits), or what replace()
   /// gave.
   const kernels::Weight& linear(const model::Linear& linear);
+  /// The weight of a linear that is stored in 8 bits and not replaced, or null.
+  const kernels::Int8Weight* linear8(const model::Linear& linear);
   /// Any other matrix or convolution as a (rows, rest) weight, by the name of its module.
   const kernels::Weight& matrix(const std::string& module);
   /// A vector (norm weight, bias) as fp32 by its full tensor name.
@@ -37,6 +39,7 @@ class Weights {
   const model::Binding& binding_;
   kernels::Compute compute_;
   std::map<std::string, kernels::Weight> linears_, replaced_, matrices_;
+  std::map<std::string, kernels::Int8Weight> linears8_;
   std::map<std::string, std::vector<float>> vectors_;
 };
 

@@ -48,7 +48,7 @@ std::vector<const model::Linear*> kept_linears(const model::Binding& source, rec
 /// All tensors to be written, those of one linear together.
 std::vector<std::vector<io::PlannedTensor>> plan_tensors(const model::Binding& source,
                                                          const std::vector<const model::Linear*>& kept,
-                                                         const Options& options) {
+                                                         const std::string& format, const Options& options) {
   std::map<std::string, std::string> quantized;  // stored weight -> stored linear
   for (const model::Linear* l : model::linears(source.spec())) {
     if (std::find(kept.begin(), kept.end(), l) != kept.end()) continue;
@@ -61,10 +61,14 @@ std::vector<std::vector<io::PlannedTensor>> plan_tensors(const model::Binding& s
   for (const auto& [name, info] : checkpoint.tensors()) {
     if (!options.allow_nonfinite) source.check_finite(name);
     const TensorView view = checkpoint.tensor(name);
-    if (const auto it = quantized.find(name); it != quantized.end())
-      out.push_back(bitsandbytes::tensors(it->second, view));
-    else
+    const auto it = quantized.find(name);
+    if (it == quantized.end())
       out.push_back({io::planned(name, view)});
+    else if (format == "int8")
+      out.push_back(bitsandbytes::tensors8(
+          it->second, view, fmt::format("{}: tensor {}", checkpoint.file_of(name).string(), name)));
+    else
+      out.push_back(bitsandbytes::tensors(it->second, view));
     progress.advance();
   }
   return out;
@@ -85,14 +89,16 @@ io::Json nibble_json(const records::Plan& plan, const Options& options, int64_t 
 
 }  // namespace
 
-io::Json quantized_config(const model::Binding& source, const std::vector<const model::Linear*>& kept) {
+io::Json quantized_config(const model::Binding& source, const std::vector<const model::Linear*>& kept,
+                          const std::string& format) {
   io::Json config = source.family().config_for_both(source.checkpoint().config());
   config.erase("quantization_config");
   if (kept.size() == model::linears(source.spec()).size()) return config;
   const auto list = skip_list(source.spec(), source.family(), kept);
   const auto wrong = check_skip_list(list, source.spec(), source.family(), kept);
   NIBBLE_CHECK(wrong.empty(), "skip list: {}", wrong.front());
-  config["quantization_config"] = bitsandbytes::config_section(list);
+  config["quantization_config"] =
+      format == "int8" ? bitsandbytes::config_section8(list) : bitsandbytes::config_section(list);
   return config;
 }
 
@@ -122,7 +128,7 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
   records::Plan final_plan = plan;
   const auto kept = kept_linears(source, final_plan, options.allow_nonfinite);
   io::OutputFolder folder(out, options.force);
-  auto groups = plan_tensors(source, kept, options);
+  auto groups = plan_tensors(source, kept, plan.format, options);
   int64_t total = 0;
   for (const auto& group : groups)
     for (const auto& t : group) total += TensorView{t.dtype, t.shape, nullptr}.bytes();
@@ -143,7 +149,7 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
   }
   for (const fs::path& file : source.checkpoint().side_files())
     if (file.filename() != "nibble.json") copy_side_file(file, folder.path() / file.filename());
-  io::write_file(folder.path() / "config.json", io::dump_json(quantized_config(source, kept)) + "\n");
+  io::write_file(folder.path() / "config.json", io::dump_json(quantized_config(source, kept, plan.format)) + "\n");
   final_plan.bytes = total;
   io::write_file(folder.path() / "nibble.json",
                  io::dump_json(nibble_json(final_plan, options, total)) + "\n");

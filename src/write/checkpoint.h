@@ -33,7 +33,8 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
                          const std::filesystem::path& out, const Options& options);
 
 /// The written config.json: readable in the published and the transformers-5 style, with quantization_config.
-/// A plan that keeps everything gets none.
-io::Json quantized_config(const model::Binding& source, const std::vector<const model::Linear*>& kept);
+/// A plan that keeps everything gets none. `format` is the plan's.
+io::Json quantized_config(const model::Binding& source, const std::vector<const model::Linear*>& kept,
+                          const std::string& format);
 
 }  // namespace nibble::write

@@ -22,7 +22,7 @@ from checks import expect
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "qwen2-vl-tiny"
 EVALUATION = ROOT / "pictures" / "evaluation"
-SAMPLES = 32  # judged for each checkpoint: the first or the last of pictures/evaluation
+SAMPLES = 32  # judged for most checkpoints: the first or the last of pictures/evaluation
 SPECIAL_LIMIT = 32  # tokens of an answer to an unusual prompt, which the model may never end
 
 
@@ -77,7 +77,7 @@ def write_samples(work):
         ([], "Grüße, 世界! 1234567 \u00a0 🙂 can't\n\n  stop"),
     ]
     special = [{"images": [str(i) for i in images], "prompt": prompt, "answer": "."} for images, prompt in special]
-    out = {"first": shipped[:SAMPLES], "last": shipped[-SAMPLES:], "special": special}
+    out = {"first": shipped[:SAMPLES], "last": shipped[-SAMPLES:], "every": shipped, "special": special}
     for name, samples in out.items():
         lines = [json.dumps(s, ensure_ascii=False) + "\n" for s in samples]
         (work / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -162,7 +162,7 @@ def main():
     nibble(binary, "measure", MODEL, "--data", ROOT / "pictures" / "calibration", "-o", measurements)
     plans = [
         # name, source, options, samples, traced prompts
-        ("all", MODEL, ["--policy", "all"], "first", ["caption", "text"]),
+        ("all", MODEL, ["--policy", "all"], "every", ["caption", "text"]),
         ("none", MODEL, ["--policy", "none"], "last", ["caption"]),
         ("dynamic", MODEL, ["--measurements", measurements, "--budget", "28%"], "first", list(prompts)),
         ("sharded", MODEL, ["--policy", "random:3", "--budget", "20%", "--max-shard-size", "500KB"], "last", ["caption"]),

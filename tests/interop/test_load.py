@@ -19,10 +19,10 @@ from checks import Checks, expect, expect_equal, expect_same_set
 LOGITS = 1e-4
 # Both resize to the same bytes; what is left is one rounding of (x / 255 - mean) / std in fp32 or fp64.
 PIXELS = 1e-6
-# Rounding activations to 16 bits may flip a greedy choice between two near equals: once in 32 answers, and twice where
-# everything is in 4 bits, which breaks this model: it then chooses between near equals more often.
-DIFFERING = {"all": 2}
-DIFFERING_ELSEWHERE = 1
+# Rounding activations to 16 bits may flip a greedy choice between two near equals, in one answer of 32. (Where
+# everything is in 4 bits, which breaks this model, transformers 5.23.0 in bf16 differs on 6 of the 384 samples that the
+# shipped 64 were taken from, whether it runs them one by one or 32 at once.)
+ANSWERS_A_DIFFERENCE = 32
 
 
 def check_modules(case, model, tensors):
@@ -64,7 +64,7 @@ def check_text(case, carrier, prompts):
 
 def check_plain(case, model, prompts):
     """Greedy text of the plainly loaded model, in the dtype that the reader takes (mostly 16 bits)."""
-    allowed = DIFFERING.get(case["name"], DIFFERING_ELSEWHERE)
+    allowed = len(case["samples"]) // ANSWERS_A_DIFFERENCE
     return f"{model.dtype}, {expect_texts(prompts.greedy(model, case['samples']), case['answers'], allowed)}"
 
 

@@ -99,36 +99,34 @@ TEST(PromptModality, IsVisionForImageTokensOnly) {
     EXPECT_EQ(modality[i] == Modality::vision, prompt.ids[i] == spec_of_shipped_model().tokens.image) << i;
 }
 
-/// The angle of frequency j at a position, in fp64.
-double angle(const model::Rope& rope, int64_t head_dim, const Position& position, int64_t j) {
-  if (rope.kind == model::Rope::Kind::sections) {
-    size_t axis = 0;
-    for (int64_t end = rope.sections[0]; j >= end; end += rope.sections[axis]) ++axis;
-    return static_cast<double>(position[axis]) *
-           std::pow(rope.theta, -2.0 * static_cast<double>(j) / static_cast<double>(head_dim));
-  }
-  const int64_t quarter = head_dim / 4;
-  const double frequency =
-      std::pow(rope.theta, -4.0 * static_cast<double>(j % quarter) / static_cast<double>(head_dim));
-  return static_cast<double>(position[static_cast<size_t>(j / quarter)]) * frequency;
-}
-
-TEST(RotaryAngles, AreTheFormulas) {
-  const model::Rope text{.kind = model::Rope::Kind::sections, .theta = 1e6, .sections = {4, 6, 6}};
-  const model::Rope patches{.kind = model::Rope::Kind::axial, .theta = 1e4, .sections = {}};
+TEST(RotaryAngles, AreThePositionTimesTheFrequencyOfItsAxis) {
+  model::Rope rope;
+  rope.frequency = {1.0f, 0.25f, 1.0f, 0.001f};
+  rope.axis = {0, 1, 2, 0};
   const std::vector<Position> positions = {{0, 0, 0}, {1, 2, 3}, {31, 7, 1000}, {4095, 4096, 30000}};
   const auto rows = static_cast<int64_t>(positions.size());
-  for (const auto& [rope, head_dim] : {std::pair{text, int64_t{32}}, std::pair{patches, int64_t{40}}}) {
-    Matrix cosine(rows, head_dim / 2), sine(rows, head_dim / 2);
-    rotary_angles(rope, head_dim, positions, cosine.mut(), sine.mut());
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < head_dim / 2; ++j) {
-        const double exact = angle(rope, head_dim, positions[static_cast<size_t>(r)], j);
-        // The reference computes angles in fp32: frequency and product are off by a few 2^-24 of the angle.
-        const double tolerance = 4 * std::ldexp(std::max(exact, 1.0), -24);
-        EXPECT_NEAR(cosine.row(r)[j], std::cos(exact), tolerance) << r << " " << j;
-        EXPECT_NEAR(sine.row(r)[j], std::sin(exact), tolerance) << r << " " << j;
-      }
+  Matrix cosine(rows, 4), sine(rows, 4);
+  rotary_angles(rope, positions, 5000, cosine.mut(), sine.mut());
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t j = 0; j < 4; ++j) {
+      const size_t k = static_cast<size_t>(j);
+      const double exact = static_cast<double>(positions[static_cast<size_t>(r)][rope.axis[k]]) * rope.frequency[k];
+      // The reference computes angles in fp32: the product is off by 2^-24 of the angle, cosine and sine by an ulp.
+      const double tolerance = 4 * std::ldexp(std::max(exact, 1.0), -24);
+      EXPECT_NEAR(cosine.row(r)[j], std::cos(exact), tolerance) << r << " " << j;
+      EXPECT_NEAR(sine.row(r)[j], std::sin(exact), tolerance) << r << " " << j;
+    }
+}
+
+TEST(RotaryAngles, TakeTheLongFrequenciesPastTheOriginalPositions) {
+  const model::Rope rope{
+      .frequency = {1.0f}, .axis = {0}, .long_frequency = {0.5f}, .original_positions = 8, .scale = 1.25f};
+  const std::vector<Position> positions = {{2, 2, 2}};
+  Matrix cosine(1, 1), sine(1, 1);
+  for (const auto& [length, angle] : {std::pair{int64_t{8}, 2.0f}, std::pair{int64_t{9}, 1.0f}}) {
+    rotary_angles(rope, positions, length, cosine.mut(), sine.mut());
+    EXPECT_EQ(cosine.row(0)[0], std::cos(angle) * 1.25f);
+    EXPECT_EQ(sine.row(0)[0], std::sin(angle) * 1.25f);
   }
 }
 

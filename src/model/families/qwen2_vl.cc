@@ -3,7 +3,9 @@
 
 #include "base/error.h"
 #include "model/config.h"
+#include "model/decoder.h"
 #include "model/families/registry.h"
+#include "model/rope.h"
 
 namespace nibble::model {
 namespace {
@@ -13,40 +15,31 @@ constexpr float kVisionEps = 1e-6f;
 Block vision_block(int64_t i, int64_t dim, int64_t inner) {
   const std::string name = fmt::format("visual.blocks.{}", i);
   const std::string attn = name + ".attn", mlp = name + ".mlp";
-  return {
-      .name = name,
-      .attention_name = attn,
-      .mlp_name = mlp,
-      .activation_name = mlp + ".act",
-      .attention_norm = {name + ".norm1", Norm::Kind::layer, dim, kVisionEps},
-      .mlp_norm = {name + ".norm2", Norm::Kind::layer, dim, kVisionEps},
-      .qkv = {{attn + ".qkv", 3 * dim, dim, true, Role::qkv, attn + ".qkv", attn + ".qkv"}},
-      .attention_out = {attn + ".proj", dim, dim, true, Role::attention_out, attn + ".proj", attn + ".proj"},
-      .mlp_in = {{mlp + ".fc1", inner, dim, true, Role::fc1, mlp + ".fc1", mlp + ".fc1"}},
-      .mlp_out = {mlp + ".fc2", dim, inner, true, Role::fc2, mlp + ".fc2", mlp + ".fc2"},
-  };
+  Block out;
+  out.name = name;
+  out.attention_name = attn;
+  out.mlp_name = mlp;
+  out.activation_name = mlp + ".act";
+  out.attention_norm = {name + ".norm1", Norm::Kind::layer, dim, kVisionEps};
+  out.mlp_norm = {name + ".norm2", Norm::Kind::layer, dim, kVisionEps};
+  out.qkv = {lone_linear(attn + ".qkv", 3 * dim, dim, true, Role::qkv)};
+  out.qkv[0].slices = {{Role::q, 0, dim}, {Role::k, dim, dim}, {Role::v, 2 * dim, dim}};
+  out.attention_out = lone_linear(attn + ".proj", dim, dim, true, Role::attention_out);
+  out.mlp_in = {lone_linear(mlp + ".fc1", inner, dim, true, Role::fc1)};
+  out.mlp_out = lone_linear(mlp + ".fc2", dim, inner, true, Role::fc2);
+  return out;
 }
 
-Block text_block(int64_t i, int64_t dim, int64_t kv_dim, int64_t inner, float eps) {
-  const std::string name = fmt::format("model.layers.{}", i);
-  const std::string attn = name + ".self_attn", mlp = name + ".mlp";
-  const std::string qkv = attn + ".qkv_proj", gate_up = mlp + ".gate_up_proj";
-  return {
-      .name = name,
-      .attention_name = attn,
-      .mlp_name = mlp,
-      .activation_name = mlp + ".act_fn",
-      .attention_norm = {name + ".input_layernorm", Norm::Kind::rms, dim, eps},
-      .mlp_norm = {name + ".post_attention_layernorm", Norm::Kind::rms, dim, eps},
-      .qkv = {{attn + ".q_proj", dim, dim, true, Role::q, qkv, qkv},
-              {attn + ".k_proj", kv_dim, dim, true, Role::k, qkv, qkv},
-              {attn + ".v_proj", kv_dim, dim, true, Role::v, qkv, qkv}},
-      .attention_out = {attn + ".o_proj", dim, dim, false, Role::attention_out, attn + ".o_proj",
-                        attn + ".o_proj"},
-      .mlp_in = {{mlp + ".gate_proj", inner, dim, false, Role::gate, gate_up, gate_up},
-                 {mlp + ".up_proj", inner, dim, false, Role::up, gate_up, gate_up}},
-      .mlp_out = {mlp + ".down_proj", dim, inner, false, Role::down, mlp + ".down_proj", mlp + ".down_proj"},
-  };
+/// Half of the angles follow the row of a patch, half its column, with the same frequencies.
+Rope patch_rope(int64_t head_dim) {
+  Rope rope;
+  const std::vector<float> once = inverse_frequencies(10000, head_dim / 2);
+  for (uint8_t axis : {0, 1})
+    for (float f : once) {
+      rope.frequency.push_back(f);
+      rope.axis.push_back(axis);
+    }
+  return rope;
 }
 
 Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
@@ -63,16 +56,15 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
   stack.part = Part::vision;
   stack.hidden = config.dimension("embed_dim", 1280, 1 << 20);
   stack.heads = config.dimension("num_heads", 16, 1 << 16);
-  check_heads(config, stack.hidden, stack.heads, stack.heads);
   stack.kv_heads = stack.heads;
-  stack.head_dim = stack.hidden / stack.heads;
+  stack.head_dim = head_size(config, stack.hidden, stack.heads);
   if (stack.head_dim % 4 != 0)
     fail("{}: heads of {} features cannot carry row and column angles; a multiple of 4 is needed",
          config.what(), stack.head_dim);
   stack.causal = false;
   stack.gated = false;
   stack.activation = activation_field(config, "quick_gelu");
-  stack.rope = {.kind = Rope::Kind::axial, .theta = 10000, .sections = {}};
+  stack.rope = patch_rope(stack.head_dim);
   const double inner = static_cast<double>(stack.hidden) * config.number("mlp_ratio", 4);
   if (!(inner >= 1 && inner <= 1 << 24)) fail("{}: mlp_ratio gives {} features", config.what(), inner);
   const int64_t depth = config.dimension("depth", 32, kMaxBlocks);
@@ -83,69 +75,60 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
   if (const int64_t out = config.dimension("hidden_size", 3584, 1 << 20); out != text_hidden)
     fail("{}: hidden_size {} of the vision part is not the language model's {}", config.what(), out,
          text_hidden);
-  vision.merger = "visual.merger";
-  vision.merger_mlp = "visual.merger.mlp";
-  vision.merger_activation_name = "visual.merger.mlp.1";
-  vision.merger_norm = {"visual.merger.ln_q", Norm::Kind::layer, stack.hidden, kVisionEps};
-  vision.merger_in = {"visual.merger.mlp.0", merged, merged, true, Role::projector, "visual.merger.mlp.0",
-                      "visual.merger.mlp.0"};
-  vision.merger_out = {"visual.merger.mlp.2", text_hidden,          merged, true, Role::projector,
-                       "visual.merger.mlp.2", "visual.merger.mlp.2"};
+  vision.blocks_used = depth;
+  vision.spread_positions = true;
+  vision.connector = "visual.merger";
+  vision.connector_mlp = "visual.merger.mlp";
+  vision.connector_activation_name = "visual.merger.mlp.1";
+  vision.connector_norm = {"visual.merger.ln_q", Norm::Kind::layer, stack.hidden, kVisionEps};
+  vision.connector_linears = {lone_linear("visual.merger.mlp.0", merged, merged, true, Role::projector),
+                              lone_linear("visual.merger.mlp.2", text_hidden, merged, true, Role::projector)};
   return vision;
 }
 
-/// rope_scaling (published) or rope_parameters (transformers 5) of the text part.
+/// M-RoPE: the angles follow the time, height and width of a row in sections; rope_scaling (published) or
+/// rope_parameters (transformers 5).
 Rope describe_rope(const io::Fields& config, int64_t head_dim) {
-  Rope rope{.kind = Rope::Kind::sections, .theta = config.number("rope_theta", 1000000.0), .sections = {}};
   const std::string_view key = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   if (!config.has(key)) fail("{}: neither rope_scaling nor rope_parameters is there", config.what());
   const io::Fields fields = config.object(key);
-  rope.theta = fields.number("rope_theta", rope.theta);
+  const double theta = fields.number("rope_theta", config.number("rope_theta", 1000000.0));
+  if (!(theta > 0)) fail("{}: rope_theta {} is not positive", config.what(), theta);
   const std::string type = fields.string("rope_type", fields.string("type", "default"));
   if (type != "default" && type != "mrope")
     fail("{}: rope type \"{}\" is not known for this family; \"default\" and \"mrope\" are", fields.what(),
          type);
-  int64_t sum = 0;
-  for (const io::Json& n : fields.array("mrope_section")) {
+  Rope rope;
+  rope.frequency = inverse_frequencies(theta, head_dim);
+  const io::Json& sections = fields.array("mrope_section");
+  uint8_t axis = 0;
+  for (const io::Json& n : sections) {
     if (!n.is_number_integer() || n.get<int64_t>() < 0 || n.get<int64_t>() > head_dim)
       fail("{}: mrope_section holds {}, not a number of frequencies", fields.what(), n.dump());
-    rope.sections.push_back(n.get<int64_t>());
-    sum += rope.sections.back();
+    rope.axis.insert(rope.axis.end(), static_cast<size_t>(n.get<int64_t>()), axis++);
   }
-  if (rope.sections.size() != 3 || sum * 2 != head_dim)
+  if (sections.size() != 3 || rope.axis.size() != rope.frequency.size())
     fail("{}: mrope_section must be three numbers that sum to {} (half of the head size)", fields.what(),
          head_dim / 2);
-  if (!(rope.theta > 0)) fail("{}: rope_theta {} is not positive", config.what(), rope.theta);
   return rope;
 }
 
+constexpr DecoderDefaults kText = {.hidden = 8192,
+                                   .layers = 80,
+                                   .heads = 64,
+                                   .inner = 29568,
+                                   .vocabulary = 152064,
+                                   .max_positions = 32768,
+                                   .kv_heads = 8,
+                                   .eps = 1e-5f,
+                                   .reads_head_dim = false,
+                                   .qkv_bias = true};
+
 Text describe_text(const io::Fields& config, const io::Fields& top) {
-  Text text;
-  Stack& stack = text.stack;
-  stack.part = Part::text;
-  stack.hidden = config.dimension("hidden_size", 8192, 1 << 20);
-  stack.heads = config.dimension("num_attention_heads", 64, 1 << 16);
-  // A missing key has the class default; null means one for each head.
-  const bool null_kv = config.json().contains("num_key_value_heads") && !config.has("num_key_value_heads");
-  stack.kv_heads = config.dimension("num_key_value_heads", null_kv ? stack.heads : 8, 1 << 16);
-  check_heads(config, stack.hidden, stack.heads, stack.kv_heads);
-  stack.head_dim = stack.hidden / stack.heads;
-  stack.activation = activation_field(config, "silu");
-  stack.rope = describe_rope(config, stack.head_dim);
   if (config.boolean("use_sliding_window", false))
     fail("{}: use_sliding_window is true; nibble computes full attention only", config.what());
-  const auto eps = static_cast<float>(config.number("rms_norm_eps", 1e-5));
-  const int64_t inner = config.dimension("intermediate_size", 29568, 1 << 24);
-  const int64_t depth = config.dimension("num_hidden_layers", 80, kMaxBlocks);
-  for (int64_t i = 0; i < depth; ++i)
-    stack.blocks.push_back(text_block(i, stack.hidden, stack.kv_heads * stack.head_dim, inner, eps));
-  text.name = "model";
-  text.max_positions = config.dimension("max_position_embeddings", 32768, int64_t{1} << 40);
-  text.embedding = "model.embed_tokens";
-  text.vocabulary = config.dimension("vocab_size", 152064, 1 << 28);
-  text.norm = {"model.norm", Norm::Kind::rms, stack.hidden, eps};
-  text.head = "lm_head";
-  text.tied = config.boolean("tie_word_embeddings", top.boolean("tie_word_embeddings", false));
+  Text text = describe_decoder(config, top, kText, "model.", "lm_head");
+  text.stack.rope = describe_rope(config, text.stack.head_dim);
   return text;
 }
 
@@ -183,7 +166,7 @@ io::Json config_for_both(const io::Json& config) {
         out[key] = value;
     out["text_config"] = text;
   }
-  if (config.contains("dtype") && !config.contains("torch_dtype")) out["torch_dtype"] = config.at("dtype");
+  publish_dtype(out);
   return out;
 }
 
@@ -191,6 +174,12 @@ constexpr std::array kModuleTree = {Rename{"visual.", "model.visual."},
                                     Rename{"model.", "model.language_model."}};
 constexpr std::array kVllm = {Rename{"visual.", "visual."}, Rename{"model.", "language_model.model."},
                               Rename{"lm_head", "language_model.lm_head"}};
+
+constexpr std::string_view kChat =
+    "{% for message in messages %}{% if loop.first and message.role != 'system' %}<|im_start|>system\nYou are a "
+    "helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message.role }}\n{% for part in message.content "
+    "%}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif "
+    "%}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 }  // namespace
 
@@ -202,7 +191,7 @@ const Family kQwen2Vl = {
     .module_tree = kModuleTree,
     .vllm = kVllm,
     .vllm_fused = fused_module,
-    .chat = ChatFormat::chatml,
+    .chat_template = kChat,
     .image = ImageFormat::qwen2_vl,
 };
 

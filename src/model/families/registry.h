@@ -5,6 +5,10 @@
 
 namespace nibble::model {
 
+extern const Family kLlama;
+extern const Family kLlava;
+extern const Family kMllama;
+extern const Family kPhi3;
 extern const Family kQwen2Vl;
 
 }  // namespace nibble::model

@@ -1,0 +1,36 @@
+// The chat format of a checkpoint: its own template where it brings one, else its family's.
+#pragma once
+
+#include <string>
+
+#include "model/binding.h"
+#include "text/jinja/template.h"
+
+namespace nibble::data {
+
+/// Immutable and thread-safe after construction.
+class ChatFormat {
+ public:
+  /// Reads chat_template.jinja, chat_template.json (families that take pictures) or tokenizer_config.json, in
+  /// this order, and the special tokens of tokenizer_config.json. Throws Error naming the file.
+  explicit ChatFormat(const model::Binding& binding);
+
+  /// A user's turn of some pictures and a text, up to where the answer begins. Throws Error naming the file and
+  /// line of the template for what it refuses.
+  std::string turn(const std::string& text, size_t pictures) const;
+
+  /// True when the tokenizer's post-processor is to add its special tokens to a turn, as transformers has it:
+  /// for families that take pictures, unless the turn begins with the begin-of-text token.
+  bool adds_special_tokens(const std::string& turn) const;
+
+  /// A raw prompt as the reference's processor takes it: Llama 3.2 Vision's puts the begin-of-text token
+  /// behind leading image tokens where the prompt has none.
+  std::string raw(const std::string& text, const std::string& image_token) const;
+
+ private:
+  model::ImageFormat image_;
+  io::Json special_;  // name -> token
+  text::jinja::Template template_;
+};
+
+}  // namespace nibble::data
