@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -109,6 +110,13 @@ void Decoder::add(const io::Json& json, const std::string& what, int depth) {
     fail("{}: decoders of type {} are not supported, only ByteLevel, Fuse and Sequence", what,
          printable(type, 40));
   }
+}
+
+std::string Decoder::bytes_of(std::string token) const {
+  // A token that is not all of the byte-level alphabet stands for itself.
+  if (std::find(steps_.begin(), steps_.end(), Step::byte_level) != steps_.end())
+    if (auto bytes = from_byte_level(token)) return *std::move(bytes);
+  return token;
 }
 
 std::string Decoder::decode(std::vector<std::string> tokens) const {

@@ -40,6 +40,8 @@ class Decoder {
 
   /// The text of tokens.
   std::string decode(std::vector<std::string> tokens) const;
+  /// The bytes of the text that one token stands for; a part of a character where the token holds no more.
+  std::string bytes_of(std::string token) const;
 
  private:
   enum class Step { byte_level, fuse };

@@ -110,6 +110,12 @@ std::string Tokenizer::decode(const std::vector<int64_t>& ids, bool skip_special
   return impl_->decoder.decode(std::move(tokens));
 }
 
+int64_t Tokenizer::byte_count(int64_t id) const {
+  if (const std::string* added = impl_->added.content_of(id)) return static_cast<int64_t>(added->size());
+  const std::string* token = impl_->model.token_of(id);
+  return token == nullptr ? 0 : static_cast<int64_t>(impl_->decoder.bytes_of(*token).size());
+}
+
 std::optional<int64_t> Tokenizer::id_of(std::string_view token) const {
   const auto id = impl_->added.id_of(token);
   return id ? id : impl_->model.id_of(token);

@@ -37,6 +37,11 @@ class Tokenizer {
   /// Text of ids, as the library's decode. Ids outside the vocabulary are skipped.
   std::string decode(const std::vector<int64_t>& ids, bool skip_special_tokens) const;
 
+  /// Bytes of UTF-8 text that a token stands for: those of a byte-level token, the content of an added one; 0
+  /// for an id outside the vocabulary. Over the ids of a text (without special tokens) they sum up to the
+  /// bytes of the text as the normalizer leaves it.
+  int64_t byte_count(int64_t id) const;
+
   /// Id of a token by its content (added tokens and vocabulary).
   std::optional<int64_t> id_of(std::string_view token) const;
   /// Content of a token, or nothing.

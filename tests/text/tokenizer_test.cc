@@ -82,6 +82,23 @@ TEST(Tokenizer, KnowsItsTokens) {
   EXPECT_EQ(tokenizer.decode({8, 5, -7, 999, 2}, true), " abc");
 }
 
+TEST(Tokenizer, CountsTheBytesOfTokens) {
+  const auto change = [](Json& j) {
+    j["model"]["vocab"]["\u00c3"] = 8;  // the byte 0xc3
+    j["added_tokens"].push_back(j["added_tokens"][0]);
+    j["added_tokens"][0]["id"] = 9;
+    j["added_tokens"][1]["id"] = 10;
+    j["added_tokens"][1]["content"] = "é";
+  };
+  const Tokenizer tokenizer(with(change), "small");
+  EXPECT_EQ(tokenizer.byte_count(0), 1);   // "a"
+  EXPECT_EQ(tokenizer.byte_count(5), 3);   // " ab"
+  EXPECT_EQ(tokenizer.byte_count(8), 1);   // half a character
+  EXPECT_EQ(tokenizer.byte_count(9), 3);   // "<s>"
+  EXPECT_EQ(tokenizer.byte_count(10), 2);  // an added token stands for itself
+  EXPECT_EQ(tokenizer.byte_count(11), 0);
+}
+
 TEST(Tokenizer, JoinsBySpacesWithoutADecoder) {
   const Tokenizer tokenizer(with([](Json& j) { j["decoder"] = nullptr; }), "small");
   EXPECT_EQ(tokenizer.decode({4, 2}, false), "ab c");
