@@ -272,6 +272,18 @@ void Sequence::append(int64_t id) {
   ++next_position;
 }
 
+void go_on_from(const Sequence& prefix, Sequence& sequence) {
+  NIBBLE_CHECK(sequence.fed == 0 && prefix.fed < std::ssize(sequence.ids));
+  NIBBLE_CHECK(std::equal(prefix.positions.begin(), prefix.positions.begin() + prefix.fed,
+                          sequence.positions.begin()) &&
+               std::equal(prefix.ids.begin(), prefix.ids.begin() + prefix.fed, sequence.ids.begin()));
+  NIBBLE_CHECK(sequence.features.rows() == 0, "the pictures of a prefix are not told from later ones");
+  sequence.fed = prefix.fed;
+  for (size_t i = 0; i < prefix.cache.size(); ++i)
+    if (const LayerCache& cache = prefix.cache[i]; cache.rows() > 0)
+      sequence.cache[i].append(cache.keys(), cache.values());
+}
+
 Sequence Runner::sequence(const Prompt& prompt) const {
   if (prompt.ids.empty()) fail("the prompt is empty; give at least one token");
   for (const auto* ids : {&prompt.ids, &prompt.continuation})

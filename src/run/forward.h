@@ -26,6 +26,10 @@ struct Sequence {
   Matrix features;                // of its pictures, until they are fed
 };
 
+/// Gives a new sequence of text that begins with the tokens of `prefix` a copy of its cache, so that what
+/// several sequences begin with is fed once.
+void go_on_from(const Sequence& prefix, Sequence& sequence);
+
 /// The rows of the last `last[i]` tokens of each segment i, one after the other.
 std::vector<int64_t> last_rows(const Batch& batch, std::span<const int64_t> last);
 
