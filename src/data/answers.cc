@@ -28,7 +28,7 @@ std::vector<std::pair<size_t, size_t>> batches(std::span<const Item> items, int6
   return out;
 }
 
-void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker) {
+void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker, int64_t limit) {
   std::vector<Item*> open;
   for (Item& item : items)
     if (item.answer.empty() && !item.plain) open.push_back(&item);
@@ -39,11 +39,11 @@ void complete_answers(std::span<Item> items, run::Runner& model, const PromptMak
   for (const auto& [begin, end] : batches(prompts, kBatchRows)) {
     std::vector<const run::Prompt*> batch;
     for (size_t i = begin; i < end; ++i) batch.push_back(&prompts[i].prompt);
-    const auto said = model.generate(batch, kAnswerTokens);
+    const auto said = model.generate(batch, limit);
     for (size_t i = begin; i < end; ++i) {
       open[i]->answer_text = maker.decode(said[i - begin]);
       open[i]->answer = said[i - begin];
-      const bool ended = static_cast<int64_t>(said[i - begin].size()) < kAnswerTokens;
+      const bool ended = static_cast<int64_t>(said[i - begin].size()) < limit;
       const auto& end_tokens = model.spec().tokens.end;
       if ((ended && !end_tokens.empty()) || open[i]->answer.empty())
         open[i]->answer.push_back(end_tokens.front());

@@ -13,8 +13,10 @@ namespace nibble::data {
 /// Longest answer that a model is asked for, in tokens.
 inline constexpr int64_t kAnswerTokens = 64;
 
-/// Gives every item without an answer the model's own greedy one. `model` should be the 16-bit model.
-void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker);
+/// Gives every item without an answer the model's own greedy one, of at most `limit` tokens: one that was cut
+/// there has no end-of-turn token. `model` should be the 16-bit model.
+void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker,
+                      int64_t limit = kAnswerTokens);
 
 /// Cuts items into consecutive ranges [begin, end) whose rows (patches plus tokens, answers included) come to
 /// at most `rows`, each of at least one item. The cut depends on the items alone.

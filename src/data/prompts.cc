@@ -105,6 +105,11 @@ std::vector<Item> make_items(std::span<const Sample> samples, const PromptMaker&
     }
     int64_t number = 0;
     for (std::vector<int64_t>& ids : maker.windows(sample.text, window)) {
+      if (std::ssize(ids) > maker.max_tokens())
+        fail(
+            "{}: a window of {} tokens is longer than the model (max_position_embeddings) takes; give "
+            "--window {} or less",
+            sample.id, ids.size(), maker.max_tokens());
       if (maker.is_image(ids.front()))
         fail("{}: a window of the text begins with an image token; take it out", sample.id);
       Item item;
@@ -112,6 +117,7 @@ std::vector<Item> make_items(std::span<const Sample> samples, const PromptMaker&
       item.plain = true;
       item.prompt.ids = {ids.front()};
       item.answer.assign(ids.begin() + 1, ids.end());
+      for (int64_t id : item.answer) item.bytes += maker.tokenizer().byte_count(id);
       items.push_back(std::move(item));
     }
   });

@@ -39,6 +39,9 @@ class PromptMaker {
   /// What the reference's processor gives for a prompt's pictures, in its shapes.
   std::vector<NamedTensor> reference_tensors(const run::Prompt& prompt) const;
 
+  /// The longest sequence that the model was made for, in tokens.
+  int64_t max_tokens() const { return binding_.spec().text.max_positions; }
+
   /// True for the token that stands for a picture's features.
   bool is_image(int64_t id) const;
 
@@ -59,6 +62,7 @@ struct Item {
   std::string prompt_text;
   std::string answer_text;      // "" for a plain text
   bool plain = false;           // a window of plain text: nothing to generate
+  int64_t bytes = 0;            // of a plain text: UTF-8 bytes that the tokens of `answer` stand for
   run::Prompt prompt;           // without the answer; of a plain text only the first token
   std::vector<int64_t> answer;  // what must follow, the end-of-turn token last; empty: not known yet
 
@@ -67,7 +71,7 @@ struct Item {
 };
 
 /// Prompts of all samples, pictures decoded in parallel. Answers that samples leave open stay empty.
-/// Plain texts become one item for each window.
+/// Plain texts become one item for each window. Throws Error naming the sample.
 std::vector<Item> make_items(std::span<const Sample> samples, const PromptMaker& maker, int64_t window);
 
 }  // namespace nibble::data

@@ -174,6 +174,41 @@ TEST(Prompts, WindowsHoldAllTokensInOrder) {
   EXPECT_TRUE(model.maker.windows("", 8).empty());
 }
 
+TEST(Items, WindowsKnowTheBytesThatTheyPredict) {
+  const Model model;
+  Sample sample;
+  sample.id = "text";
+  sample.plain = true;
+  sample.text =
+      "Gr\xc3\xbc\xc3\x9f"
+      "e <|im_end|> \xe4\xb8\x96\xe7\x95\x8c \xf0\x9f\x9a\x82 4711";
+  const auto items = make_items({&sample, 1}, model.maker, 3);
+  const text::Tokenizer& tokenizer = model.maker.tokenizer();
+  int64_t bytes = 0;
+  for (const Item& item : items) {
+    int64_t predicted = 0;
+    for (const int64_t id : item.answer) predicted += tokenizer.byte_count(id);
+    EXPECT_EQ(item.bytes, predicted);
+    bytes += predicted + tokenizer.byte_count(item.prompt.ids[0]);
+  }
+  const auto ids = tokenizer.encode(sample.text, false);
+  if (ids.size() % 3 == 1) bytes += tokenizer.byte_count(ids.back());
+  EXPECT_EQ(bytes, std::ssize(sample.text));
+  EXPECT_EQ(tokenizer.byte_count(*tokenizer.id_of("<|im_end|>")), 10);
+  EXPECT_EQ(tokenizer.byte_count(1 << 30), 0);
+}
+
+TEST(Items, AWindowMustFitIntoTheModel) {
+  const Model model;
+  Sample sample;
+  sample.id = "long.jsonl:1";
+  sample.plain = true;
+  for (int64_t i = 0; i <= model.maker.max_tokens(); ++i) sample.text += " a";
+  const auto error = error_of([&] { make_items({&sample, 1}, model.maker, model.maker.max_tokens() + 1); });
+  EXPECT_THAT(error, HasSubstr("long.jsonl:1"));
+  EXPECT_THAT(error, HasSubstr(fmt::format("--window {}", model.maker.max_tokens())));
+}
+
 std::vector<Item> shipped_items(const Model& model, size_t count) {
   const std::vector<std::string> files = {(kRoot / "pictures" / "evaluation").string()};
   std::vector<Sample> samples = read_samples(files);
@@ -197,6 +232,16 @@ TEST(Items, OpenAnswersAreTheModelsOwn) {
     EXPECT_EQ(items[i].answer_text, open ? own : answered[i].answer_text) << i;
     EXPECT_EQ(items[i].answer, open ? model.maker.answer(own) : answered[i].answer) << i;
   }
+}
+
+TEST(Items, AnOpenAnswerThatIsCutHasNoEnd) {
+  Model model;
+  std::vector<Item> items = shipped_items(model, 1);
+  const std::vector<int64_t> whole = items[0].answer;
+  items[0].answer.clear();
+  complete_answers(items, model.runner, model.maker, 4);
+  EXPECT_EQ(items[0].answer, std::vector<int64_t>(whole.begin(), whole.begin() + 4));
+  EXPECT_EQ(items[0].answer_text, model.maker.decode(items[0].answer));
 }
 
 TEST(Items, BatchesCoverAllItemsWithinTheLimit) {

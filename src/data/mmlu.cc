@@ -1,0 +1,192 @@
+#include "data/mmlu.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "base/threads.h"
+#include "data/csv.h"
+#include "io/json.h"
+
+namespace nibble::data {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kLetters = "ABCD";
+constexpr size_t kColumns = 1 + kLetters.size() + 1;
+
+struct Category {
+  std::string_view name;
+  std::vector<std::string_view> subjects;
+};
+
+/// https://github.com/hendrycks/test, categories.py: each subject through its field of study.
+const std::array<Category, 4>& categories() {
+  static const std::array<Category, 4> out = {{
+      {"STEM",
+       {"abstract_algebra", "astronomy", "college_biology", "college_chemistry", "college_computer_science",
+        "college_mathematics", "college_physics", "computer_security", "conceptual_physics",
+        "electrical_engineering", "elementary_mathematics", "high_school_biology", "high_school_chemistry",
+        "high_school_computer_science", "high_school_mathematics", "high_school_physics",
+        "high_school_statistics", "machine_learning"}},
+      {"humanities",
+       {"formal_logic", "high_school_european_history", "high_school_us_history", "high_school_world_history",
+        "international_law", "jurisprudence", "logical_fallacies", "moral_disputes", "moral_scenarios",
+        "philosophy", "prehistory", "professional_law", "world_religions"}},
+      {"social sciences",
+       {"econometrics", "high_school_geography", "high_school_government_and_politics",
+        "high_school_macroeconomics", "high_school_microeconomics", "high_school_psychology",
+        "human_sexuality", "professional_psychology", "public_relations", "security_studies", "sociology",
+        "us_foreign_policy"}},
+      {"other (business, health, misc.)",
+       {"anatomy", "business_ethics", "clinical_knowledge", "college_medicine", "global_facts", "human_aging",
+        "management", "marketing", "medical_genetics", "miscellaneous", "nutrition",
+        "professional_accounting", "professional_medicine", "virology"}},
+  }};
+  return out;
+}
+
+ChoiceRow row_of(CsvRow&& csv, const std::string& file) {
+  if (csv.fields.size() != kColumns)
+    fail("{}:{}: {} columns; expected {}: question, A, B, C, D, answer", file, csv.line, csv.fields.size(),
+         kColumns);
+  const std::string& letter = csv.fields.back();
+  const size_t answer = letter.size() == 1 ? kLetters.find(letter[0]) : std::string_view::npos;
+  if (answer == std::string_view::npos)
+    fail("{}:{}: the answer (last column) is \"{}\"; expected A, B, C or D, and no header", file, csv.line,
+         printable(letter, 40));
+  ChoiceRow out{.line = csv.line, .question = std::move(csv.fields[0]), .options = {}, .answer = answer};
+  std::move(csv.fields.begin() + 1, csv.fields.end() - 1, out.options.begin());
+  return out;
+}
+
+std::vector<ChoiceRow> read_rows(const fs::path& file) {
+  std::vector<ChoiceRow> out;
+  for (CsvRow& row : parse_csv(io::read_file(file), file.string()))
+    out.push_back(row_of(std::move(row), file.string()));
+  if (out.empty()) fail("{}: the file holds no questions", file.string());
+  return out;
+}
+
+/// SUBJECT of every SUBJECT + ending in a folder.
+std::set<std::string> subjects_in(const fs::path& folder, std::string_view ending) {
+  if (!fs::is_directory(folder))
+    fail("{}: no such folder; --mmlu takes a folder with dev/SUBJECT_dev.csv and test/SUBJECT_test.csv",
+         folder.string());
+  std::set<std::string> out;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(ending) && name.size() > ending.size())
+      out.insert(name.substr(0, name.size() - ending.size()));
+  }
+  return out;
+}
+
+std::string example(const ChoiceRow& row, bool answered) {
+  std::string out = row.question;
+  for (size_t i = 0; i < kLetters.size(); ++i) out += fmt::format("\n{}. {}", kLetters[i], row.options[i]);
+  out += "\nAnswer:";
+  if (answered) out += fmt::format(" {}\n\n", kLetters[row.answer]);
+  return out;
+}
+
+ChoicePrompt prompt_of(const ChoiceSubject& subject, const ChoiceRow& question, const PromptMaker& maker,
+                       const ChoiceTokens& tokens, const ChoiceOptions& options) {
+  const std::string place = fmt::format("{}:{}", subject.file, question.line);
+  const auto all = static_cast<int64_t>(subject.examples.size());
+  for (int64_t shots = std::min(options.shots, all);; --shots) {
+    const std::string text = mmlu_prompt(subject, question, static_cast<size_t>(shots));
+    ChoicePrompt out{maker.tokenizer().encode(text, options.special_tokens), shots};
+    out.ids.insert(out.ids.end(), tokens.lead.begin(), tokens.lead.end());
+    if (static_cast<int64_t>(out.ids.size()) > maker.max_tokens()) {
+      if (shots > 0) continue;
+      fail("{}: the question takes {} tokens, but the model (max_position_embeddings) takes {}; leave it out",
+           place, out.ids.size(), maker.max_tokens());
+    }
+    if (std::any_of(out.ids.begin(), out.ids.end(), [&](int64_t id) { return maker.is_image(id); }))
+      fail("{}: the prompt of this question holds an image token; take it out", place);
+    return out;
+  }
+}
+
+}  // namespace
+
+std::vector<ChoiceSubject> read_mmlu(const fs::path& folder, const ChoiceOptions& options) {
+  const fs::path test = folder / "test", dev = folder / "dev";
+  const std::set<std::string> names = subjects_in(test, "_test.csv");
+  if (names.empty()) fail("{}: holds no SUBJECT_test.csv", test.string());
+  std::set<std::string> with_examples = names;
+  if (options.shots > 0) with_examples = subjects_in(dev, "_dev.csv");
+  const auto pair_missing = [](const fs::path& there, const fs::path& missing) {
+    fail("{}: there is no {} that belongs to it; a subject needs both", there.string(), missing.string());
+  };
+  for (const std::string& name : names)
+    if (!with_examples.contains(name)) pair_missing(test / (name + "_test.csv"), dev / (name + "_dev.csv"));
+  for (const std::string& name : with_examples)
+    if (!names.contains(name)) pair_missing(dev / (name + "_dev.csv"), test / (name + "_test.csv"));
+  std::vector<ChoiceSubject> out;
+  for (const std::string& name : names) {
+    const fs::path file = test / (name + "_test.csv");
+    ChoiceSubject& subject = out.emplace_back();
+    subject.name = name;
+    subject.file = file.string();
+    subject.questions = read_rows(file);
+    if (options.limit > 0 && std::ssize(subject.questions) > options.limit)
+      subject.questions.resize(static_cast<size_t>(options.limit));
+    if (options.shots > 0) subject.examples = read_rows(dev / (name + "_dev.csv"));
+  }
+  return out;
+}
+
+std::string_view mmlu_category(std::string_view subject) {
+  for (const Category& category : categories())
+    if (std::find(category.subjects.begin(), category.subjects.end(), subject) != category.subjects.end())
+      return category.name;
+  return "";
+}
+
+std::string mmlu_prompt(const ChoiceSubject& subject, const ChoiceRow& question, size_t shots) {
+  std::string name = subject.name;
+  std::replace(name.begin(), name.end(), '_', ' ');
+  std::string out =
+      fmt::format("The following are multiple choice questions (with answers) about {}.\n\n", name);
+  for (size_t i = 0; i < shots; ++i) out += example(subject.examples.at(i), true);
+  return out + example(question, false);
+}
+
+ChoiceTokens choice_tokens(const PromptMaker& maker) {
+  std::array<std::vector<int64_t>, 4> all;
+  for (size_t i = 0; i < all.size(); ++i)
+    all[i] = maker.tokenizer().encode(fmt::format(" {}", kLetters[i]), false);
+  ChoiceTokens out;
+  const auto agree = [&all](size_t at) {
+    return std::all_of(all.begin(), all.end(), [&](const auto& ids) {
+      return at < ids.size() && at < all[0].size() && ids[at] == all[0][at];
+    });
+  };
+  while (agree(out.lead.size())) out.lead.push_back(all[0][out.lead.size()]);
+  std::set<int64_t> distinct;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (all[i].size() != out.lead.size() + 1) break;
+    out.ids[i] = all[i].back();
+    distinct.insert(out.ids[i]);
+  }
+  if (distinct.size() != all.size())
+    fail(
+        "the tokenizer does not tell \" A\", \" B\", \" C\" and \" D\" apart by one token each, so that no "
+        "multiple choice can be judged");
+  return out;
+}
+
+std::vector<ChoicePrompt> mmlu_prompts(const ChoiceSubject& subject, const PromptMaker& maker,
+                                       const ChoiceTokens& tokens, const ChoiceOptions& options) {
+  std::vector<ChoicePrompt> out(subject.questions.size());
+  parallel_for(std::ssize(out), [&](int64_t i) {
+    const auto at = static_cast<size_t>(i);
+    out[at] = prompt_of(subject, subject.questions[at], maker, tokens, options);
+  });
+  return out;
+}
+
+}  // namespace nibble::data
