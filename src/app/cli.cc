@@ -87,6 +87,13 @@ void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window
       ->capture_default_str();
 }
 
+void add_max_new_tokens(CLI::App* command, int64_t& tokens) {
+  command->add_option("--max-new-tokens", tokens, "Longest answer, in tokens")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
 void add_compute(CLI::App* command, Common& common) {
   command
       ->add_option("--compute", common.compute,

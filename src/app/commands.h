@@ -26,6 +26,7 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
 /// Further options that several commands share.
 void add_model(CLI::App* command, std::string& model);
 void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window);
+void add_max_new_tokens(CLI::App* command, int64_t& tokens);
 void add_compute(CLI::App* command, Common& common);
 void add_policy(CLI::App* command, std::string& budget, std::string& policy);
 void add_json_flag(CLI::App* command, Common& common);

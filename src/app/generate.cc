@@ -69,10 +69,7 @@ void add_generate(CLI::App& app, Common& common) {
       });
   add_model(command, o->model);
   add_prompt(command, *o);
-  command->add_option("--max-new-tokens", o->max_new_tokens, "Longest answer, in tokens")
-      ->check(CLI::Range(1, 1 << 20))
-      ->type_name("N")
-      ->capture_default_str();
+  add_max_new_tokens(command, o->max_new_tokens);
   add_compute(command, common);
 }
 

@@ -1,6 +1,7 @@
 #include "eval/evaluate.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -14,53 +15,42 @@ std::span<const float> row(const Matrix& m, int64_t r) {
   return {m.row(r), static_cast<size_t>(m.cols())};
 }
 
-/// Finished hidden states of items with their answers, and the rows that predict an answer's tokens.
-struct Answers {
-  run::Batch batch;
-  std::vector<int64_t> rows;
-};
-
-Answers run_answers(run::Runner& runner, std::span<const data::Item> items) {
-  std::vector<run::Prompt> prompts;
-  std::vector<int64_t> last;
-  for (const data::Item& item : items) {
-    NIBBLE_CHECK(!item.answer.empty(), "{} has no answer", item.id);
-    prompts.push_back(item.fed());
-    last.push_back(static_cast<int64_t>(item.answer.size()));
-  }
-  std::vector<const run::Prompt*> pointers;
-  for (const run::Prompt& p : prompts) pointers.push_back(&p);
-  std::vector<run::Sequence> sequences = runner.start(pointers);
-  std::vector<run::Sequence*> fed;
-  for (run::Sequence& s : sequences) fed.push_back(&s);
-  Answers out{runner.run(fed, false), {}};
-  out.rows = run::last_rows(out.batch, last);
-  return out;
-}
-
 /// What one position of an answer says.
 struct Position {
-  size_t item = 0;  // of the batch
+  size_t item = 0;
   int64_t token = 0;
   double loss = 0, kl = 0, agreement = 1;
 };
 
-/// Judges all positions, a slice of logits at a time: vocabularies are large.
-std::vector<Position> judge(run::Runner& model, run::Runner* reference, std::span<const data::Item> items) {
-  const Answers own = run_answers(model, items);
-  Answers other;
-  if (reference) other = run_answers(*reference, items);
+std::vector<Position> positions_of(std::span<const data::Item> items) {
   std::vector<Position> out;
   for (size_t i = 0; i < items.size(); ++i)
     for (int64_t token : items[i].answer) out.push_back({.item = i, .token = token});
+  return out;
+}
+
+/// Logits of positions [begin, begin + n).
+Matrix logits(const Reading& reading, size_t begin, size_t n) {
+  std::vector<int64_t> rows(n);
+  std::iota(rows.begin(), rows.end(), static_cast<int64_t>(begin));
+  return reading.model->logits(reading.states, rows);
+}
+
+/// Judges all positions, a slice of logits at a time: vocabularies are large.
+std::vector<Position> judge(const Reading& model, const Reading* reference,
+                            std::span<const data::Item> items) {
+  std::vector<Position> out = positions_of(items);
+  for (const Reading* reading : {&model, reference})
+    NIBBLE_CHECK(!reading || reading->states.hidden.rows() == std::ssize(out));
   constexpr int64_t kSliceElements = int64_t{1} << 25;  // 128 MiB of logits
   const auto slice =
-      static_cast<size_t>(std::max<int64_t>(16, kSliceElements / model.spec().text.vocabulary));
+      static_cast<size_t>(std::max<int64_t>(16, kSliceElements / model.model->spec().text.vocabulary));
+  Progress progress("judge", std::ssize(out), "tokens");
   for (size_t begin = 0; begin < out.size(); begin += slice) {
     const size_t n = std::min(slice, out.size() - begin);
-    const Matrix q = model.logits(own.batch, std::span(own.rows).subspan(begin, n));
+    const Matrix q = logits(model, begin, n);
     Matrix p;
-    if (reference) p = reference->logits(other.batch, std::span(other.rows).subspan(begin, n));
+    if (reference) p = logits(*reference, begin, n);
     parallel_for(static_cast<int64_t>(n), [&](int64_t r) {
       Position& position = out[begin + static_cast<size_t>(r)];
       position.loss = -kernels::log_probability(row(q, r), position.token);
@@ -68,6 +58,7 @@ std::vector<Position> judge(run::Runner& model, run::Runner* reference, std::spa
       position.kl = kernels::kl_divergence(row(p, r), row(q, r));
       position.agreement = kernels::argmax(row(q, r)) == kernels::argmax(row(p, r));
     });
+    progress.advance(static_cast<int64_t>(n));
   }
   return out;
 }
@@ -92,43 +83,77 @@ void fill_means(std::span<const Position> positions, bool compared, std::span<re
 
 void generate_outputs(run::Runner& model, std::span<const data::Item> items, const data::PromptMaker& maker,
                       int64_t limit, std::span<records::SampleResult> out) {
-  std::vector<const run::Prompt*> prompts;
-  std::vector<size_t> places;
-  for (size_t i = 0; i < items.size(); ++i) {
-    if (items[i].plain) continue;
-    prompts.push_back(&items[i].prompt);
-    places.push_back(i);
-  }
-  const auto said = model.generate(prompts, limit);
-  for (size_t k = 0; k < places.size(); ++k) {
-    records::SampleResult& result = out[places[k]];
-    result.output = maker.decode(said[k]);
-    result.exact = result.output == result.expected;
+  const auto asked = std::count_if(items.begin(), items.end(), [](const auto& item) { return !item.plain; });
+  if (asked == 0) return;
+  Progress progress("generate", asked, "samples");
+  for (const auto& [begin, end] : data::batches(items, data::kBatchRows)) {
+    std::vector<const run::Prompt*> prompts;
+    std::vector<size_t> places;
+    for (size_t i = begin; i < end; ++i) {
+      if (items[i].plain) continue;
+      prompts.push_back(&items[i].prompt);
+      places.push_back(i);
+    }
+    const auto said = model.generate(prompts, limit);
+    for (size_t k = 0; k < places.size(); ++k) {
+      records::SampleResult& result = out[places[k]];
+      result.output = maker.decode(said[k]);
+      result.exact = result.output == result.expected;
+    }
+    progress.advance(std::ssize(prompts));
   }
 }
 
 }  // namespace
 
-records::Evaluation evaluate(run::Runner& model, run::Runner* reference, std::span<const data::Item> items,
-                             const data::PromptMaker& maker, const Options& options) {
-  records::Evaluation out;
-  out.compute = model.weights().compute() == kernels::Compute::bf16 ? "bf16" : "f32";
-  out.tensor_bytes = model.weights().binding().tensor_bytes();
-  out.samples.resize(items.size());
-  Progress progress("eval", static_cast<int64_t>(items.size()), "samples");
-  for (const auto& [begin, end] : data::batches(items, data::kBatchRows)) {
-    const auto batch = items.subspan(begin, end - begin);
-    const auto results = std::span(out.samples).subspan(begin, end - begin);
-    for (size_t i = 0; i < batch.size(); ++i) {
-      results[i].id = batch[i].id;
-      results[i].prompt = batch[i].prompt_text;
-      results[i].expected = batch[i].answer_text;
-      results[i].generated = options.generate && !batch[i].plain;
-    }
-    fill_means(judge(model, reference, batch), reference != nullptr, results);
-    if (options.generate) generate_outputs(model, batch, maker, options.max_new_tokens, results);
-    progress.advance(static_cast<int64_t>(batch.size()));
+Reading read(run::Runner& model, std::span<const data::Item> items) {
+  int64_t rows = 0, at = 0;
+  for (const data::Item& item : items) {
+    NIBBLE_CHECK(!item.answer.empty(), "{} has no answer", item.id);
+    rows += std::ssize(item.answer);
   }
+  Reading out{&model, {}};
+  out.states.hidden = Matrix(rows, model.spec().text.stack.hidden);
+  Progress progress("eval", std::ssize(items), "samples");
+  for (const auto& [begin, end] : data::batches(items, data::kBatchRows)) {
+    std::vector<run::Prompt> prompts;
+    std::vector<int64_t> last;
+    for (const data::Item& item : items.subspan(begin, end - begin)) {
+      prompts.push_back(item.fed());
+      last.push_back(std::ssize(item.answer));
+    }
+    std::vector<const run::Prompt*> pointers;
+    for (const run::Prompt& p : prompts) pointers.push_back(&p);
+    std::vector<run::Sequence> sequences = model.start(pointers);
+    std::vector<run::Sequence*> fed;
+    for (run::Sequence& s : sequences) fed.push_back(&s);
+    const run::Batch batch = model.run(fed, false);
+    for (const int64_t r : run::last_rows(batch, last))
+      std::copy_n(batch.hidden.row(r), batch.hidden.cols(), out.states.hidden.row(at++));
+    progress.advance(std::ssize(prompts));
+  }
+  return out;
+}
+
+records::Evaluation evaluate(const Reading& model, const Reading* reference,
+                             std::span<const data::Item> items, const data::PromptMaker& maker,
+                             const Options& options) {
+  records::Evaluation out;
+  run::Weights& weights = model.model->weights();
+  out.compute = weights.compute() == kernels::Compute::bf16 ? "bf16" : "f32";
+  out.tensor_bytes = weights.binding().tensor_bytes();
+  out.samples.resize(items.size());
+  for (size_t i = 0; i < items.size(); ++i) {
+    records::SampleResult& sample = out.samples[i];
+    sample.id = items[i].id;
+    sample.plain = items[i].plain;
+    sample.bytes = items[i].bytes;
+    sample.prompt = items[i].prompt_text;
+    sample.expected = items[i].answer_text;
+    sample.generated = options.generate && !items[i].plain;
+  }
+  fill_means(judge(model, reference, items), reference != nullptr, out.samples);
+  if (options.generate) generate_outputs(*model.model, items, maker, options.max_new_tokens, out.samples);
   records::summarize(out);
   return out;
 }

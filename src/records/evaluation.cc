@@ -1,11 +1,14 @@
 #include "records/evaluation.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <span>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "records/fields.h"
 
 namespace nibble::records {
@@ -16,33 +19,72 @@ constexpr int kResamples = 2000;
 constexpr uint64_t kSeed = 20240607;
 constexpr double kLow = 0.025, kHigh = 0.975;
 
-/// One of the four totals: per sample a weight and a value; the total is sum(weight * value) / sum(weight).
-struct Measure {
-  double (*weight)(const SampleResult&);
-  double (*value)(const SampleResult&);
-  Interval Evaluation::*total;
-};
+double same(double value) {
+  return value;
+}
+
+/// exp, which JSON can hold.
+double perplexity(double loss) {
+  const double value = std::exp(loss);
+  return std::isinf(value) ? std::numeric_limits<double>::max() : value;
+}
+
+double one(const SampleResult&) {
+  return 1;
+}
 
 double positions_of(const SampleResult& sample) {
   return static_cast<double>(sample.positions);
 }
 
-constexpr std::array<Measure, 4> kMeasures = {{
-    {[](const SampleResult& s) { return s.generated ? 1.0 : 0.0; },
-     [](const SampleResult& s) { return s.exact ? 1.0 : 0.0; }, &Evaluation::exact},
-    {positions_of, [](const SampleResult& s) { return s.loss; }, &Evaluation::loss},
-    {positions_of, [](const SampleResult& s) { return s.kl; }, &Evaluation::kl},
-    {positions_of, [](const SampleResult& s) { return s.agreement; }, &Evaluation::agreement},
+/// One of the totals: finish(sum of weight * value / sum of share) over samples.
+template <typename Totals>
+struct Measure {
+  std::string_view name;
+  double (*weight)(const SampleResult&);
+  double (*value)(const SampleResult&);
+  double (*share)(const SampleResult&);
+  Interval Totals::*total;
+  double (*finish)(double) = same;
+};
+
+double loss_of(const SampleResult& sample) {
+  return sample.loss;
+}
+
+double kl_of(const SampleResult& sample) {
+  return sample.kl;
+}
+
+double agreement_of(const SampleResult& sample) {
+  return sample.agreement;
+}
+
+constexpr std::array<Measure<AnswerTotals>, 4> kAnswerMeasures = {{
+    {"exact", one, [](const SampleResult& s) { return s.exact ? 1.0 : 0.0; },
+     [](const SampleResult& s) { return s.generated ? 1.0 : 0.0; }, &AnswerTotals::exact},
+    {"loss", positions_of, loss_of, positions_of, &AnswerTotals::loss},
+    {"kl", positions_of, kl_of, positions_of, &AnswerTotals::kl},
+    {"agreement", positions_of, agreement_of, positions_of, &AnswerTotals::agreement},
 }};
 
-/// sum(weight * value) and sum(weight) of one measure over some samples.
+constexpr std::array<Measure<TextTotals>, 5> kTextMeasures = {{
+    {"loss", positions_of, loss_of, positions_of, &TextTotals::loss},
+    {"perplexity", positions_of, loss_of, positions_of, &TextTotals::perplexity, perplexity},
+    {"loss_per_byte", positions_of, loss_of,
+     [](const SampleResult& s) { return static_cast<double>(s.bytes); }, &TextTotals::loss_per_byte},
+    {"kl", positions_of, kl_of, positions_of, &TextTotals::kl},
+    {"agreement", positions_of, agreement_of, positions_of, &TextTotals::agreement},
+}};
+
+/// The two sums of a total over some samples.
 struct Ratio {
-  double sum = 0, weight = 0;
-  void add(const Measure& measure, const SampleResult& sample) {
-    const double w = measure.weight(sample);
-    sum += w * measure.value(sample);
-    weight += w;
+  double sum = 0, share = 0;
+  void add(const Ratio& other) {
+    sum += other.sum;
+    share += other.share;
   }
+  double value() const { return share > 0 ? sum / share : 0; }
 };
 
 /// A number in [0, n): the high word of the product, the same on every platform.
@@ -59,9 +101,46 @@ double quantile(std::span<const double> sorted, double share) {
   return std::lerp(sorted[below], sorted[above], place - static_cast<double>(below));
 }
 
+template <typename Totals, size_t N>
+Totals totals_of(const std::vector<const SampleResult*>& samples,
+                 const std::array<Measure<Totals>, N>& measures) {
+  std::vector<std::array<Ratio, N>> ratios(samples.size());
+  std::array<Ratio, N> all;
+  for (size_t i = 0; i < samples.size(); ++i)
+    for (size_t m = 0; m < N; ++m) {
+      const SampleResult& sample = *samples[i];
+      ratios[i][m] = {measures[m].weight(sample) * measures[m].value(sample), measures[m].share(sample)};
+      all[m].add(ratios[i][m]);
+    }
+  std::array<std::vector<double>, N> resampled;
+  std::mt19937_64 generator(kSeed);
+  for (int resample = 0; resample < kResamples; ++resample) {
+    std::array<Ratio, N> drawn;
+    for (size_t i = 0; i < samples.size(); ++i) {
+      const auto& ratio = ratios[draw(generator, samples.size())];
+      for (size_t m = 0; m < N; ++m) drawn[m].add(ratio[m]);
+    }
+    for (size_t m = 0; m < N; ++m)
+      if (drawn[m].share > 0) resampled[m].push_back(drawn[m].value());
+  }
+  Totals out;
+  for (size_t m = 0; m < N; ++m) {
+    const double mean = all[m].share > 0 ? measures[m].finish(all[m].value()) : 0;
+    Interval& total = out.*measures[m].total;
+    total = {mean, mean, mean};
+    if (resampled[m].empty() || !std::isfinite(mean)) continue;
+    std::sort(resampled[m].begin(), resampled[m].end());
+    total.low = measures[m].finish(quantile(resampled[m], kLow));
+    total.high = measures[m].finish(quantile(resampled[m], kHigh));
+  }
+  return out;
+}
+
 io::Json sample_to_json(const SampleResult& sample) {
   io::Json json = io::Json::object();
   json["id"] = writable(sample.id);
+  json["plain"] = sample.plain;
+  json["bytes"] = sample.bytes;
   json["prompt"] = writable(sample.prompt);
   json["expected"] = writable(sample.expected);
   json["output"] = writable(sample.output);
@@ -75,10 +154,12 @@ io::Json sample_to_json(const SampleResult& sample) {
 }
 
 SampleResult sample_from_json(const io::Fields& fields) {
-  check_keys(fields, {"id", "prompt", "expected", "output", "generated", "exact", "positions", "loss", "kl",
-                      "agreement"});
+  check_keys(fields, {"id", "plain", "bytes", "prompt", "expected", "output", "generated", "exact",
+                      "positions", "loss", "kl", "agreement"});
   SampleResult sample;
   sample.id = fields.string("id");
+  sample.plain = fields.boolean("plain");
+  sample.bytes = count(fields, "bytes");
   sample.prompt = fields.string("prompt");
   sample.expected = fields.string("expected");
   sample.output = fields.string("output");
@@ -86,6 +167,8 @@ SampleResult sample_from_json(const io::Fields& fields) {
   sample.exact = fields.boolean("exact");
   if (sample.exact && !sample.generated)
     fail("{}: \"exact\" is true, but nothing was generated", fields.what());
+  if (sample.plain && sample.generated)
+    fail("{}: \"plain\" and \"generated\" are true, but plain text is only read", fields.what());
   sample.positions = count(fields, "positions");
   sample.loss = finite(fields, "loss");
   sample.kl = finite(fields, "kl");
@@ -108,36 +191,47 @@ Interval interval_from_json(const io::Fields& fields) {
   return interval;
 }
 
+template <typename Totals, size_t N>
+io::Json totals_to_json(const Totals& totals, const std::array<Measure<Totals>, N>& measures) {
+  io::Json json = io::Json::object();
+  for (const auto& measure : measures)
+    json[std::string(measure.name)] = interval_to_json(totals.*measure.total, measure.name);
+  return json;
+}
+
+/// The totals under `key`, which must be there exactly when there are samples of their kind.
+template <typename Totals, size_t N>
+std::optional<Totals> totals_from_json(const io::Fields& record, std::string_view key, bool expected,
+                                       const std::array<Measure<Totals>, N>& measures) {
+  if (record.has(key) != expected)
+    fail("{}: \"{}\" {}", record.what(), key,
+         expected ? "is missing, but there are such samples" : "is there, but no such samples");
+  if (!expected) return std::nullopt;
+  const io::Fields fields = record.object(key);
+  for (const auto& [name, value] : fields.json().items())
+    if (std::none_of(measures.begin(), measures.end(), [&n = name](const auto& m) { return m.name == n; }))
+      fail("{}: unknown field \"{}\"", fields.what(), printable(name));
+  Totals out;
+  for (const auto& measure : measures) out.*measure.total = interval_from_json(fields.object(measure.name));
+  return out;
+}
+
+/// The samples of one kind.
+std::vector<const SampleResult*> select(const std::vector<SampleResult>& samples, bool plain) {
+  std::vector<const SampleResult*> out;
+  for (const SampleResult& sample : samples)
+    if (sample.plain == plain) out.push_back(&sample);
+  return out;
+}
+
 }  // namespace
 
 void summarize(Evaluation& evaluation) {
-  const auto& samples = evaluation.samples;
-  for (const auto& measure : kMeasures) {
-    Ratio all;
-    for (const auto& sample : samples) all.add(measure, sample);
-    const double mean = all.weight > 0 ? all.sum / all.weight : 0;
-    evaluation.*measure.total = {mean, mean, mean};
-  }
-  if (samples.empty()) return;
-
-  std::array<std::vector<double>, kMeasures.size()> totals;
-  std::mt19937_64 generator(kSeed);
-  for (int resample = 0; resample < kResamples; ++resample) {
-    std::array<Ratio, kMeasures.size()> ratios;
-    for (size_t i = 0; i < samples.size(); ++i) {
-      const SampleResult& sample = samples[draw(generator, samples.size())];
-      for (size_t m = 0; m < kMeasures.size(); ++m) ratios[m].add(kMeasures[m], sample);
-    }
-    for (size_t m = 0; m < kMeasures.size(); ++m)
-      if (ratios[m].weight > 0) totals[m].push_back(ratios[m].sum / ratios[m].weight);
-  }
-  for (size_t m = 0; m < kMeasures.size(); ++m) {
-    Interval& total = evaluation.*kMeasures[m].total;
-    if (totals[m].empty() || !std::isfinite(total.mean)) continue;
-    std::sort(totals[m].begin(), totals[m].end());
-    total.low = quantile(totals[m], kLow);
-    total.high = quantile(totals[m], kHigh);
-  }
+  const auto answers = select(evaluation.samples, false), texts = select(evaluation.samples, true);
+  evaluation.answers.reset();
+  evaluation.texts.reset();
+  if (!answers.empty()) evaluation.answers = totals_of(answers, kAnswerMeasures);
+  if (!texts.empty()) evaluation.texts = totals_of(texts, kTextMeasures);
 }
 
 io::Json to_json(const Evaluation& evaluation) {
@@ -148,31 +242,28 @@ io::Json to_json(const Evaluation& evaluation) {
   json["against"] = writable(evaluation.against);
   json["compute"] = evaluation.compute;
   json["tensor_bytes"] = evaluation.tensor_bytes;
-  json["exact"] = interval_to_json(evaluation.exact, "exact");
-  json["loss"] = interval_to_json(evaluation.loss, "loss");
-  json["kl"] = interval_to_json(evaluation.kl, "kl");
-  json["agreement"] = interval_to_json(evaluation.agreement, "agreement");
+  if (evaluation.answers) json["answers"] = totals_to_json(*evaluation.answers, kAnswerMeasures);
+  if (evaluation.texts) json["texts"] = totals_to_json(*evaluation.texts, kTextMeasures);
   json["samples"] = std::move(samples);
   return json;
 }
 
 Evaluation evaluation_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
-  check_record(
-      fields, kKind, Evaluation::kVersion,
-      {"model", "against", "compute", "tensor_bytes", "exact", "loss", "kl", "agreement", "samples"});
+  check_record(fields, kKind, Evaluation::kVersion,
+               {"model", "against", "compute", "tensor_bytes", "answers", "texts", "samples"});
   Evaluation evaluation;
   evaluation.model = fields.string("model");
   evaluation.against = fields.string("against");
   evaluation.compute = compute_type(fields, "compute");
   evaluation.tensor_bytes = count(fields, "tensor_bytes");
-  evaluation.exact = interval_from_json(fields.object("exact"));
-  evaluation.loss = interval_from_json(fields.object("loss"));
-  evaluation.kl = interval_from_json(fields.object("kl"));
-  evaluation.agreement = interval_from_json(fields.object("agreement"));
   for (const auto& item : fields.array("samples"))
     evaluation.samples.push_back(
         sample_from_json(io::Fields(item, fmt::format("{}: samples[{}]", what, evaluation.samples.size()))));
+  evaluation.answers =
+      totals_from_json(fields, "answers", !select(evaluation.samples, false).empty(), kAnswerMeasures);
+  evaluation.texts =
+      totals_from_json(fields, "texts", !select(evaluation.samples, true).empty(), kTextMeasures);
   return evaluation;
 }
 

@@ -52,6 +52,29 @@ std::string with_interval(const Interval& value) {
   return fmt::format("{:#.3g} ({:#.3g} to {:#.3g})", value.mean, value.low, value.high);
 }
 
+/// "2.9816 (2.9502 to 3.0140)": losses range over one decade and are told apart by their last digits.
+std::string loss_text(const Interval& loss) {
+  return fmt::format("{:.4f} ({:.4f} to {:.4f})", loss.mean, loss.low, loss.high);
+}
+
+std::string perplexity_text(const Interval& value) {
+  return fmt::format("{:#.4g} ({:#.4g} to {:#.4g})", value.mean, value.low, value.high);
+}
+
+std::string share_text(const Interval& share) {
+  return fmt::format("{} ({})", percent(share.mean), percent_range(share));
+}
+
+/// "462 of 600".
+std::string hits_text(const records::Share& share) {
+  return fmt::format("{} of {}", share.hits, share.total);
+}
+
+/// "77.0 %, 73.5 to 80.2".
+std::string share_text(const records::Share& share) {
+  return fmt::format("{}, {}", percent(share.value()), percent_range({0, share.low, share.high}));
+}
+
 /// "+10.0 %" of the bytes over those of all-4-bit.
 std::string over_all4(int64_t bytes, int64_t all4) {
   if (all4 == 0) return "";
@@ -97,6 +120,56 @@ double worst_activation(const records::LinearErrors& errors) {
 
 std::string activation_text(const records::ActivationError& error) {
   return error.rows == 0 ? "-" : error_text(error.relative());
+}
+
+void add_answers(const records::Evaluation& evaluation, Table& table) {
+  int64_t samples = 0, generated = 0, exact = 0, positions = 0;
+  for (const auto& sample : evaluation.samples) {
+    if (sample.plain) continue;
+    ++samples;
+    generated += sample.generated ? 1 : 0;
+    exact += sample.exact ? 1 : 0;
+    positions += sample.positions;
+  }
+  const records::AnswerTotals& totals = *evaluation.answers;
+  table.add_row({"samples", fmt::format("{} ({})", samples, counted(positions, "position", "positions"))});
+  if (generated > 0)
+    table.add_row({"exact", fmt::format("{} of {} ({}, {})", exact, generated, percent(totals.exact.mean),
+                                        percent_range(totals.exact))});
+  table.add_row({"loss", with_interval(totals.loss)});
+  if (evaluation.against.empty()) return;
+  table.add_row({"KL", with_interval(totals.kl)});
+  table.add_row({"agreement", share_text(totals.agreement)});
+}
+
+void add_texts(const records::Evaluation& evaluation, Table& table) {
+  int64_t windows = 0, tokens = 0, bytes = 0;
+  for (const auto& sample : evaluation.samples) {
+    if (!sample.plain) continue;
+    ++windows;
+    tokens += sample.positions;
+    bytes += sample.bytes;
+  }
+  const records::TextTotals& totals = *evaluation.texts;
+  table.add_row({"text", fmt::format("{} ({} predicted, {})", counted(windows, "window", "windows"),
+                                     counted(tokens, "token", "tokens"), counted(bytes, "byte", "bytes"))});
+  table.add_row({"text loss", loss_text(totals.loss)});
+  table.add_row({"perplexity", perplexity_text(totals.perplexity)});
+  table.add_row({"loss per byte", loss_text(totals.loss_per_byte)});
+  if (evaluation.against.empty()) return;
+  table.add_row({"text KL", with_interval(totals.kl)});
+  table.add_row({"text agreement", share_text(totals.agreement)});
+}
+
+/// The facts that a model's results begin with.
+template <typename Record>
+Table facts_of(const Record& record) {
+  Table table = facts();
+  table.add_row({"model", record.model});
+  if (!record.against.empty()) table.add_row({"against", record.against});
+  table.add_row({"compute", record.compute});
+  table.add_row({"tensor data", size_text(record.tensor_bytes)});
+  return table;
 }
 
 }  // namespace
@@ -205,53 +278,83 @@ std::string plan_text(const records::Plan& plan) {
 }
 
 std::string evaluation_text(const records::Evaluation& evaluation) {
-  int64_t generated = 0, exact = 0, positions = 0;
-  for (const auto& sample : evaluation.samples) {
-    generated += sample.generated ? 1 : 0;
-    exact += sample.exact ? 1 : 0;
-    positions += sample.positions;
-  }
-  Table table = facts();
-  table.add_row({"model", evaluation.model});
-  if (!evaluation.against.empty()) table.add_row({"against", evaluation.against});
-  table.add_row({"compute", evaluation.compute});
-  table.add_row({"tensor data", size_text(evaluation.tensor_bytes)});
-  table.add_row({"samples", fmt::format("{} ({})", evaluation.samples.size(),
-                                        counted(positions, "position", "positions"))});
-  if (generated > 0)
-    table.add_row({"exact", fmt::format("{} of {} ({}, {})", exact, generated, percent(evaluation.exact.mean),
-                                        percent_range(evaluation.exact))});
-  if (!evaluation.samples.empty()) {
-    table.add_row({"loss", with_interval(evaluation.loss)});
-    if (!evaluation.against.empty()) {
-      table.add_row({"KL", with_interval(evaluation.kl)});
-      table.add_row({"agreement", fmt::format("{} ({})", percent(evaluation.agreement.mean),
-                                              percent_range(evaluation.agreement))});
-    }
-  }
+  Table table = facts_of(evaluation);
+  if (evaluation.answers) add_answers(evaluation, table);
+  if (evaluation.texts) add_texts(evaluation, table);
   return table.to_text();
+}
+
+std::string multiple_choice_text(const records::MultipleChoice& result) {
+  int64_t fewer = 0;
+  for (const auto& subject : result.subjects)
+    fewer += std::count_if(subject.questions.begin(), subject.questions.end(),
+                           [&](const auto& question) { return question.shots < result.shots; });
+  Table head = facts_of(result);
+  head.add_row({"data", result.data});
+  head.add_row({"shots", fewer == 0 ? fmt::format("{}", result.shots)
+                                    : fmt::format("{}, fewer for {}", result.shots,
+                                                  counted(fewer, "question", "questions"))});
+  head.add_row({"special tokens", result.special_tokens ? "yes" : "no"});
+  head.add_row({"right", fmt::format("{} ({})", hits_text(result.accuracy), share_text(result.accuracy))});
+  if (result.agreement)
+    head.add_row(
+        {"same choice", fmt::format("{} ({})", hits_text(*result.agreement), share_text(*result.agreement))});
+  std::string text = head.to_text();
+  const auto add = [&text](const std::string& header, const auto& parts) {
+    if (parts.empty()) return;
+    Table table({{header}, {"right", Align::right}, {"share, 95 %", Align::right}});
+    for (const auto& part : parts)
+      table.add_row({part.name, hits_text(part.accuracy), share_text(part.accuracy)});
+    text += "\n" + table.to_text();
+  };
+  add("category", result.categories);
+  add("subject", result.subjects);
+  return text;
 }
 
 Table comparison(std::span<const ComparisonRow> rows) {
   constexpr int64_t widest_result = 48;
-  const auto any = [rows](auto has) { return std::any_of(rows.begin(), rows.end(), has); };
-  const bool unchanged = any([](const ComparisonRow& row) { return !row.unchanged.empty(); });
-  const bool kl = any([](const ComparisonRow& row) { return row.kl.has_value(); });
-  const bool agreement = any([](const ComparisonRow& row) { return row.agreement.has_value(); });
-  std::vector<Column> columns = {{"Description"},
-                                 {"Size", Align::right},
-                                 {"Result", Align::left, widest_result},
-                                 {"Exact", Align::right}};
-  if (unchanged) columns.push_back({"Unchanged", Align::right});
-  if (kl) columns.push_back({"KL", Align::right});
-  if (agreement) columns.push_back({"Agreement", Align::right});
+  struct Part {
+    Column column;
+    std::string (*cell)(const ComparisonRow&);  // "" for a missing value
+    bool always = false;
+  };
+  using Row = const ComparisonRow&;
+  const Part parts[] = {
+      {{"Description"}, [](Row r) { return r.description; }, true},
+      {{"Size", Align::right}, [](Row r) { return bytes_text(r.bytes); }, true},
+      {{"Result", Align::left, widest_result}, [](Row r) { return r.result; }},
+      {{"Exact", Align::right}, [](Row r) { return r.exact ? percent(*r.exact) : ""; }},
+      {{"Unchanged", Align::right}, [](Row r) { return r.unchanged; }},
+      {{"KL", Align::right}, [](Row r) { return r.kl ? with_interval(*r.kl) : ""; }},
+      {{"Agreement", Align::right}, [](Row r) { return r.agreement ? percent(*r.agreement) : ""; }},
+      {{"Text loss", Align::right}, [](Row r) { return r.texts ? loss_text(r.texts->loss) : ""; }},
+      {{"Perplexity", Align::right},
+       [](Row r) { return r.texts ? perplexity_text(r.texts->perplexity) : ""; }},
+      {{"Loss per byte", Align::right},
+       [](Row r) { return r.texts ? loss_text(r.texts->loss_per_byte) : ""; }},
+      {{"Text KL", Align::right},
+       [](Row r) { return r.texts && r.text_compared ? with_interval(r.texts->kl) : ""; }},
+      {{"Text agreement", Align::right},
+       [](Row r) { return r.texts && r.text_compared ? share_text(r.texts->agreement) : ""; }},
+      {{"Right choices", Align::right}, [](Row r) { return r.choices ? hits_text(*r.choices) : ""; }},
+  };
+  std::vector<Column> columns;
+  std::vector<std::string (*)(Row)> cells;
+  for (const Part& part : parts) {
+    if (!part.always && std::all_of(rows.begin(), rows.end(), [&](Row r) { return part.cell(r).empty(); }))
+      continue;
+    columns.push_back(part.column);
+    cells.push_back(part.cell);
+  }
   Table table(std::move(columns));
-  for (const auto& row : rows) {
-    std::vector<std::string> cells = {row.description, bytes_text(row.bytes), row.result, percent(row.exact)};
-    if (unchanged) cells.push_back(row.unchanged.empty() ? "-" : row.unchanged);
-    if (kl) cells.push_back(row.kl ? with_interval(*row.kl) : "-");
-    if (agreement) cells.push_back(row.agreement ? percent(*row.agreement) : "-");
-    table.add_row(std::move(cells));
+  for (const ComparisonRow& row : rows) {
+    std::vector<std::string> texts;
+    for (const auto cell : cells) {
+      texts.push_back(cell(row));
+      if (texts.back().empty()) texts.back() = "-";
+    }
+    table.add_row(std::move(texts));
   }
   return table;
 }

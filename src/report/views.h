@@ -9,6 +9,7 @@
 #include "records/evaluation.h"
 #include "records/inventory.h"
 #include "records/measurements.h"
+#include "records/multiple_choice.h"
 #include "records/plan.h"
 #include "report/table.h"
 
@@ -30,23 +31,30 @@ std::string measurements_text(const records::Measurements& measurements, int top
 /// one parent that were decided alike share a line: "model.layers.3.self_attn: q_proj, k_proj, v_proj".
 std::string plan_text(const records::Plan& plan);
 
-/// The totals with their 95 % intervals; exact only where something was generated, KL and agreement only with
-/// a reference model.
+/// The totals with their 95 % intervals, answers and plain texts apart; exact only where something was
+/// generated, KL and agreement only with a reference model.
 std::string evaluation_text(const records::Evaluation& evaluation);
+
+/// Shares of right answers with their 95 % intervals: overall, by category where there are categories, and by
+/// subject; the share of equal choices only with a reference model.
+std::string multiple_choice_text(const records::MultipleChoice& result);
 
 /// One model of a comparison.
 struct ComparisonRow {
-  std::string description;  // "dynamic, 10 %"
-  int64_t bytes = 0;        // of tensor data
-  std::string result;       // a caption or an answer to look at
-  double exact = 0;         // share of samples answered exactly
-  std::string unchanged;    // share of outputs equal to the 16-bit model's: "93 of 96"; "" for none
+  std::string description;              // "dynamic, 10 %"
+  int64_t bytes = 0;                    // of tensor data
+  std::string result;                   // a caption or an answer to look at; "" for none
+  std::optional<double> exact;          // share of samples answered exactly
+  std::string unchanged;                // outputs equal to the 16-bit model's: "93 of 96"; "" for none
   std::optional<records::Interval> kl;  // against the 16-bit model
   std::optional<double> agreement;      // share of positions
+  std::optional<records::TextTotals> texts;
+  bool text_compared = false;             // texts has KL and agreement against the 16-bit model
+  std::optional<records::Share> choices;  // multiple-choice questions answered right
 };
 
-/// Description | Size | Result, then the shares. Columns that no row has are left out; a missing value is
-/// "-".
+/// Description | Size | Result, then the shares of answers, the totals of texts, and the multiple choice.
+/// Columns that no row has are left out; a missing value is "-".
 Table comparison(std::span<const ComparisonRow> rows);
 
 /// comparison() as plain text.

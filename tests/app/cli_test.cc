@@ -215,6 +215,78 @@ TEST_F(Cli, TextsTooShortToPredictAnything) {
     expect_error(command + kModel + " --data " + temp("short.jsonl"), "short.jsonl", "two tokens");
 }
 
+TEST_F(Cli, TextIsJudgedInWindows) {
+  const std::string data = " --compute f32 --data " NIBBLE_ROOT "/tests/eval/texts.jsonl --window 20";
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
+  const Outcome o =
+      nibble("eval " + temp("all") + data + " --against " + kModel + " --json " + temp("e.json"));
+  ASSERT_EQ(o.code, 0) << o.err;
+  for (const char* row : {"14 windows (225 tokens predicted, 457 bytes)", "text loss", "perplexity",
+                          "loss per byte", "text KL", "text agreement"})
+    EXPECT_THAT(o.out, HasSubstr(row));
+  EXPECT_THAT(o.out, testing::Not(HasSubstr("exact")));
+  const io::Json record = io::read_json(temp("e.json"));
+  EXPECT_GT(record["texts"]["kl"]["mean"].get<double>(), 0);
+  EXPECT_FALSE(record.contains("answers"));
+
+  const Outcome table = nibble("compare --json " + temp("all") + " " + kModel + data);
+  ASSERT_EQ(table.code, 0) << table.err;
+  const io::Json rows = io::parse_json(table.out, "compare");
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["description"], "16 bit");
+  EXPECT_EQ(rows[1]["evaluation"]["texts"], record["texts"]) << "compare and eval judge alike";
+  EXPECT_EQ(rows[1]["evaluation"]["samples"], record["samples"]);
+  const Outcome text = nibble("compare " + temp("all") + " " + kModel + data);
+  EXPECT_THAT(text.out, AllOf(HasSubstr("Text KL"), HasSubstr("Perplexity")));
+  EXPECT_THAT(text.out, AllOf(testing::Not(HasSubstr("Result")), testing::Not(HasSubstr("Exact"))));
+}
+
+TEST_F(Cli, MultipleChoice) {
+  const std::string mmlu = NIBBLE_ROOT "/tests/eval/mmlu", options = " --compute f32 --mmlu " + mmlu;
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
+  const Outcome o = nibble("eval " + temp("all") + options + " --shots 2 --against " + kModel + " --json " +
+                           temp("c.json"));
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out,
+              AllOf(HasSubstr("social sciences"), HasSubstr("counting_things"), HasSubstr("same choice")));
+  const io::Json record = io::read_json(temp("c.json"));
+  EXPECT_EQ(record["accuracy"]["total"], 9);
+  EXPECT_EQ(record["shots"], 2);
+  EXPECT_EQ(record["special_tokens"], true);
+
+  const Outcome table =
+      nibble("compare --json " + kModel + " " + temp("all") + options + " --shots 2 --no-special-tokens");
+  ASSERT_EQ(table.code, 0) << table.err;
+  const io::Json rows = io::parse_json(table.out, "compare");
+  EXPECT_FALSE(rows[1].contains("evaluation")) << "no --data, no shipped data either";
+  EXPECT_EQ(rows[1]["multiple_choice"]["special_tokens"], false);
+  EXPECT_EQ(rows[1]["multiple_choice"]["subjects"], record["subjects"]) << "this tokenizer adds none";
+  const Outcome text = nibble("compare " + kModel + options + " --limit 1");
+  EXPECT_THAT(text.out, AllOf(HasSubstr("Right choices"), HasSubstr(" of 3\n")));
+
+  expect_error("eval " + kModel + " --mmlu " + temp("none"), temp("none"), "no such folder");
+  expect_error("eval " + kModel + " --shots 3", "--shots", "--mmlu");
+  expect_error("eval " + kModel + options + " --limit 0", "--limit");
+  expect_error("eval " + kModel + options + " --data " + mmlu, "--mmlu", "--data");
+  fs::create_directories(temp("m/dev"));
+  fs::create_directories(temp("m/test"));
+  io::write_file(temp("m/dev/x_dev.csv"), "q,1,2,3,4,A\n");
+  io::write_file(temp("m/test/x_test.csv"), "q,1,2,3,4,A\n\nq,1,2,3,A\n");
+  expect_error("eval " + kModel + " --mmlu " + temp("m"), "x_test.csv:3", "5 columns");
+}
+
+TEST_F(Cli, OwnAnswersAreAsLongAsThoseOfTheModels) {
+  io::write_file(temp("open.jsonl"),
+                 io::Json{{"image", kPicture}, {"prompt", "Describe this image."}}.dump());
+  const Outcome o =
+      nibble("eval " + kModel + " --compute f32 --max-new-tokens 4 --json - --data " + temp("open.jsonl"));
+  ASSERT_EQ(o.code, 0) << o.err;
+  const io::Json sample = io::parse_json(o.out, "eval")["samples"][0];
+  EXPECT_EQ(sample["output"], sample["expected"]);
+  EXPECT_EQ(sample["exact"], true);
+  EXPECT_EQ(sample["positions"], 4);
+}
+
 TEST_F(Cli, FullDiskLeavesNothingBehind) {
   // A limit on the file size stands for the full disk: the write fails half way.
   const fs::path out = folder_.path() / "stdout", err = folder_.path() / "stderr";
@@ -273,7 +345,7 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
     const Outcome o =
         nibble("eval " + model + data + "evaluation --compute f32 --against " + kModel + " --json -");
     EXPECT_EQ(o.code, 0) << o.err;
-    return io::parse_json(o.out, "eval")["kl"]["mean"].get<double>();
+    return io::parse_json(o.out, "eval")["answers"]["kl"]["mean"].get<double>();
   };
   const double all = kl(temp("all")), dynamic = kl(temp("dynamic"));
   EXPECT_GT(all, 0.05) << "the planted outliers break the all-4-bit model";

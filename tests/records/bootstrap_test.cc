@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "records/evaluation.h"
 
@@ -22,35 +23,36 @@ TEST(Summarize, MeansWeighSamplesByPositions) {
   Evaluation e;
   e.samples = {sample(true, 1, 1.0, 0.25, 1.0), sample(false, 3, 2.0, 0.5, 0.5)};
   summarize(e);
-  EXPECT_EQ(e.exact.mean, 0.5);
-  EXPECT_EQ(e.loss.mean, 7.0 / 4);
-  EXPECT_EQ(e.kl.mean, 1.75 / 4);
-  EXPECT_EQ(e.agreement.mean, 2.5 / 4);
+  EXPECT_EQ(e.answers->exact.mean, 0.5);
+  EXPECT_EQ(e.answers->loss.mean, 7.0 / 4);
+  EXPECT_EQ(e.answers->kl.mean, 1.75 / 4);
+  EXPECT_EQ(e.answers->agreement.mean, 2.5 / 4);
   // Of two samples every fourth resample is twice the first and every fourth twice the second.
-  EXPECT_EQ(e.loss.low, 1.0);
-  EXPECT_EQ(e.loss.high, 2.0);
-  EXPECT_EQ(e.exact.low, 0.0);
-  EXPECT_EQ(e.exact.high, 1.0);
+  EXPECT_EQ(e.answers->loss.low, 1.0);
+  EXPECT_EQ(e.answers->loss.high, 2.0);
+  EXPECT_EQ(e.answers->exact.low, 0.0);
+  EXPECT_EQ(e.answers->exact.high, 1.0);
 }
 
 TEST(Summarize, NothingGivesZeros) {
   Evaluation e;
-  e.exact = {1, 1, 1};
+  e.answers = AnswerTotals{{1, 1, 1}, {}, {}, {}};
+  e.texts.emplace();
   summarize(e);
-  EXPECT_EQ(e.exact, Interval{});
-  EXPECT_EQ(e.loss, Interval{});
+  EXPECT_FALSE(e.answers.has_value());
+  EXPECT_FALSE(e.texts.has_value());
   e.samples = {sample(true, 0, 3, 3, 1)};
   summarize(e);
-  EXPECT_EQ(e.exact, (Interval{1, 1, 1}));
-  EXPECT_EQ(e.loss, Interval{});
-  EXPECT_EQ(e.agreement, Interval{});
+  EXPECT_EQ(e.answers->exact, (Interval{1, 1, 1}));
+  EXPECT_EQ(e.answers->loss, Interval{});
+  EXPECT_EQ(e.answers->agreement, Interval{});
 }
 
 TEST(Summarize, ResamplesWithoutPositionsAreLeftOut) {
   Evaluation e;
   e.samples = {sample(true, 0, 9, 9, 0), sample(true, 4, 0.5, 0.25, 1)};
   summarize(e);
-  EXPECT_EQ(e.loss, (Interval{0.5, 0.5, 0.5}));
+  EXPECT_EQ(e.answers->loss, (Interval{0.5, 0.5, 0.5}));
 }
 
 TEST(Summarize, ExactCountsOnlyWhatWasGenerated) {
@@ -58,19 +60,61 @@ TEST(Summarize, ExactCountsOnlyWhatWasGenerated) {
   e.samples = {sample(true, 1, 1, 0, 1), sample(false, 1, 3, 0, 1), sample(false, 2, 0.5, 0, 1)};
   e.samples[2].generated = false;
   summarize(e);
-  EXPECT_EQ(e.exact.mean, 0.5);
-  EXPECT_EQ(e.loss.mean, 1.25);
+  EXPECT_EQ(e.answers->exact.mean, 0.5);
+  EXPECT_EQ(e.answers->loss.mean, 1.25);
   for (auto& s : e.samples) s.generated = s.exact = false;
   summarize(e);
-  EXPECT_EQ(e.exact, Interval{});
+  EXPECT_EQ(e.answers->exact, Interval{});
+}
+
+SampleResult window(int64_t tokens, int64_t bytes, double loss, double kl, double agreement) {
+  SampleResult result = sample(false, tokens, loss, kl, agreement);
+  result.plain = true;
+  result.generated = false;
+  result.bytes = bytes;
+  return result;
+}
+
+TEST(Summarize, TextsAreRatiosOfSums) {
+  Evaluation e;
+  e.samples = {window(1, 10, 1.0, 0.25, 1.0), window(3, 2, 2.0, 0.5, 0.5)};
+  summarize(e);
+  EXPECT_FALSE(e.answers.has_value());
+  ASSERT_TRUE(e.texts.has_value());
+  EXPECT_EQ(e.texts->loss, (Interval{7.0 / 4, 1.0, 2.0}));
+  EXPECT_EQ(e.texts->perplexity, (Interval{std::exp(7.0 / 4), std::exp(1.0), std::exp(2.0)}));
+  EXPECT_EQ(e.texts->loss_per_byte, (Interval{7.0 / 12, 1.0 / 10, 6.0 / 2}));
+  EXPECT_EQ(e.texts->kl.mean, 1.75 / 4);
+  EXPECT_EQ(e.texts->agreement.mean, 2.5 / 4);
+}
+
+TEST(Summarize, AnswersAndTextsStandApart) {
+  Evaluation answers, texts, both;
+  for (int i = 0; i < 23; ++i) {
+    answers.samples.push_back(sample(i % 3 == 0, 1 + i % 5, 0.01 * i, 0.001 * i, 0.5));
+    texts.samples.push_back(window(2 + i % 4, 9 + i % 7, 0.02 * i, 0.003 * i, 0.25));
+    both.samples.push_back(texts.samples.back());
+    both.samples.push_back(answers.samples.back());
+  }
+  for (Evaluation* e : {&answers, &texts, &both}) summarize(*e);
+  EXPECT_EQ(both.answers, answers.answers);
+  EXPECT_EQ(both.texts, texts.texts);
+}
+
+TEST(Summarize, APerplexityIsFinite) {
+  Evaluation e;
+  e.samples = {window(1, 1, 1000, 0, 1)};
+  summarize(e);
+  EXPECT_EQ(e.texts->perplexity.mean, std::numeric_limits<double>::max());
+  EXPECT_EQ(e.texts->perplexity.high, std::numeric_limits<double>::max());
 }
 
 TEST(Summarize, EqualSamplesHaveNoWidth) {
   Evaluation e;
   e.samples.assign(50, sample(true, 4, 0.5, 0.25, 1));
   summarize(e);
-  EXPECT_EQ(e.exact, (Interval{1, 1, 1}));
-  EXPECT_EQ(e.loss, (Interval{0.5, 0.5, 0.5}));
+  EXPECT_EQ(e.answers->exact, (Interval{1, 1, 1}));
+  EXPECT_EQ(e.answers->loss, (Interval{0.5, 0.5, 0.5}));
 }
 
 TEST(Summarize, IntervalOfAShareIsTheBinomialOne) {
@@ -81,8 +125,8 @@ TEST(Summarize, IntervalOfAShareIsTheBinomialOne) {
   for (int i = 0; i < 400; ++i) e.samples.push_back(sample(i % 4 != 0, 1, 0, 0, 1));
   summarize(e);
   const double half = 1.96 * std::sqrt(0.75 * 0.25 / 400);
-  EXPECT_NEAR(e.exact.low, 0.75 - half, 3 * 0.0013 + 1.0 / 400);
-  EXPECT_NEAR(e.exact.high, 0.75 + half, 3 * 0.0013 + 1.0 / 400);
+  EXPECT_NEAR(e.answers->exact.low, 0.75 - half, 3 * 0.0013 + 1.0 / 400);
+  EXPECT_NEAR(e.answers->exact.high, 0.75 + half, 3 * 0.0013 + 1.0 / 400);
 }
 
 TEST(Summarize, IntervalOfARatioFollowsTheDeltaMethod) {
@@ -99,10 +143,10 @@ TEST(Summarize, IntervalOfARatioFollowsTheDeltaMethod) {
     variance += std::pow(static_cast<double>(s.positions) * (s.loss - sum / weight), 2);
   const double deviation = std::sqrt(variance) / weight;
   // Six standard errors (0.06 of a deviation) of an end of the bootstrap.
-  EXPECT_NEAR(e.loss.low, sum / weight - 1.96 * deviation, 0.36 * deviation);
-  EXPECT_NEAR(e.loss.high, sum / weight + 1.96 * deviation, 0.36 * deviation);
-  EXPECT_LT(e.loss.low, e.loss.mean);
-  EXPECT_GT(e.loss.high, e.loss.mean);
+  EXPECT_NEAR(e.answers->loss.low, sum / weight - 1.96 * deviation, 0.36 * deviation);
+  EXPECT_NEAR(e.answers->loss.high, sum / weight + 1.96 * deviation, 0.36 * deviation);
+  EXPECT_LT(e.answers->loss.low, e.answers->loss.mean);
+  EXPECT_GT(e.answers->loss.high, e.answers->loss.mean);
 }
 
 TEST(Summarize, IsTheSameOnEveryCall) {

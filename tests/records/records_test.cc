@@ -19,7 +19,9 @@ using testing::expect_snapshot;
 using ::testing::HasSubstr;
 using testing::sample_evaluation;
 using testing::sample_measurements;
+using testing::sample_multiple_choice;
 using testing::sample_plan;
+using testing::sample_text_evaluation;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -45,6 +47,9 @@ TEST(Records, RoundTripsAreExact) {
   EXPECT_EQ(inventory_from_json(reread(to_json(m.inventory)), "i"), m.inventory);
   EXPECT_EQ(plan_from_json(reread(to_json(sample_plan())), "p"), sample_plan());
   EXPECT_EQ(evaluation_from_json(reread(to_json(sample_evaluation())), "e"), sample_evaluation());
+  EXPECT_EQ(evaluation_from_json(reread(to_json(sample_text_evaluation())), "e"), sample_text_evaluation());
+  EXPECT_EQ(multiple_choice_from_json(reread(to_json(sample_multiple_choice())), "c"),
+            sample_multiple_choice());
   EXPECT_EQ(plan_from_json(reread(to_json([] {
                              Plan plan;
                              plan.family = "f", plan.policy = "all";
@@ -74,11 +79,16 @@ TEST(Records, TextsOnDisk) {
   auto evaluation = sample_evaluation();
   evaluation.samples.resize(2);
   expect_snapshot("records/goldens/evaluation.json", io::dump_json(to_json(evaluation)) + "\n");
+  expect_snapshot("records/goldens/texts.json", io::dump_json(to_json(sample_text_evaluation())) + "\n");
+  expect_snapshot("records/goldens/multiple_choice.json",
+                  io::dump_json(to_json(sample_multiple_choice())) + "\n");
 
   const std::filesystem::path goldens = std::filesystem::path(NIBBLE_ROOT) / "tests/records/goldens";
   EXPECT_EQ(read_measurements(goldens / "measurements.json"), sample_measurements());
   EXPECT_EQ(read_plan(goldens / "plan.json"), sample_plan());
   EXPECT_EQ(read_evaluation(goldens / "evaluation.json"), evaluation);
+  EXPECT_EQ(read_evaluation(goldens / "texts.json"), sample_text_evaluation());
+  EXPECT_EQ(read_multiple_choice(goldens / "multiple_choice.json"), sample_multiple_choice());
 }
 
 TEST(Records, WrongKindAndVersionSayWhatIsExpected) {
@@ -134,9 +144,13 @@ TEST(Records, EveryFieldIsNeeded) {
     check(to_json(sample_measurements()), at, measurements);
   for (const char* at : {"", "/decisions/1"})
     check(to_json(sample_plan()), at, [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
-  for (const char* at : {"", "/kl", "/samples/3"})
-    check(to_json(sample_evaluation()), at,
+  for (const char* at : {"", "/answers", "/answers/kl", "/texts", "/texts/perplexity", "/samples/3"})
+    check(to_json(sample_text_evaluation()), at,
           [](const io::Json& j, const std::string& w) { evaluation_from_json(j, w); });
+  for (const char* at :
+       {"", "/accuracy", "/categories/1", "/categories/1/accuracy", "/subjects/2", "/subjects/2/questions/1"})
+    check(to_json(sample_multiple_choice()), at,
+          [](const io::Json& j, const std::string& w) { multiple_choice_from_json(j, w); });
 }
 
 TEST(Records, BadMeasurementsAreRefused) {
@@ -218,14 +232,46 @@ TEST(Records, PlansMayBeEditedByHand) {
 
 TEST(Records, BadEvaluationsAreRefused) {
   const std::vector<Spoiled> list = {
-      {"/tensor_bytes", -1, "tensor_bytes"},      {"/samples/3/positions", -1, "samples[3]"},
-      {"/samples/3/agreement", 1.5, "agreement"}, {"/samples/3/loss", kNan, "loss"},
-      {"/samples/3/exact", "yes", "exact"},       {"/kl/low", 2.0, "\"low\" is above \"high\""},
-      {"/loss/mean", kInfinity, "mean"},          {"/samples/3/generated", false, "nothing was generated"},
+      {"/tensor_bytes", -1, "tensor_bytes"},
+      {"/samples/3/positions", -1, "samples[3]"},
+      {"/samples/3/agreement", 1.5, "agreement"},
+      {"/samples/3/loss", kNan, "loss"},
+      {"/samples/3/exact", "yes", "exact"},
+      {"/answers/kl/low", 2.0, "\"low\" is above \"high\""},
+      {"/answers/loss/mean", kInfinity, "mean"},
+      {"/samples/3/generated", false, "nothing was generated"},
       {"/samples/3/generated", 1, "generated"},
+      {"/samples/3/plain", true, "only read"},
+      {"/samples/3/bytes", -1, "bytes"},
+      {"/answers/perplexity", 1, "unknown field"},
+      {"/texts", io::Json::object(), "no such samples"},
   };
   expect_refused(to_json(sample_evaluation()), list,
                  [](const io::Json& j, const std::string& w) { evaluation_from_json(j, w); });
+}
+
+TEST(Records, BadMultipleChoiceIsRefused) {
+  const std::vector<Spoiled> list = {
+      {"/subjects/1/questions/2/choice", "E", "subjects[1]: questions[2]"},
+      {"/subjects/1/questions/2/choice", "E", "expected A, B, C or D"},
+      {"/subjects/1/questions/2/answer", "AB", "\"answer\""},
+      {"/subjects/1/questions/2/reference", 1, "reference"},
+      {"/subjects/1/questions/2/line", -1, "line"},
+      {"/subjects/1/questions/2/log_probabilities", {1, 2, 3}, "3 entries"},
+      {"/subjects/1/questions/2/log_probabilities/1", "x", "finite"},
+      {"/subjects/1/questions/2/log_probabilities/1", kNan, "finite"},
+      {"/subjects/1/name", "", "\"name\" is empty"},
+      {"/subjects/1/colour", "red", "unknown field"},
+      {"/accuracy/hits", 99, "99 hits of 16"},
+      {"/accuracy/low", 0.99, "\"low\" is above"},
+      {"/categories/0/accuracy/high", 1.5, "share"},
+      {"/against", "", "\"against\""},
+      {"/shots", -1, "shots"},
+      {"/special_tokens", 1, "special_tokens"},
+      {"/version", 9, "version 9"},
+  };
+  expect_refused(to_json(sample_multiple_choice()), list,
+                 [](const io::Json& j, const std::string& w) { multiple_choice_from_json(j, w); });
 }
 
 TEST(Records, TwoSpellingsOfOneFieldInAFileAreRefused) {
@@ -238,13 +284,13 @@ TEST(Records, TwoSpellingsOfOneFieldInAFileAreRefused) {
 }
 
 TEST(Records, DamagedTextsAreReadOrRefused) {
-  const std::array goldens = {io::dump_json(to_json(sample_measurements())),
-                              io::dump_json(to_json(sample_plan())),
-                              io::dump_json(to_json(sample_evaluation()))};
+  const std::array goldens = {
+      io::dump_json(to_json(sample_measurements())), io::dump_json(to_json(sample_plan())),
+      io::dump_json(to_json(sample_text_evaluation())), io::dump_json(to_json(sample_multiple_choice()))};
   std::mt19937_64 generator(3);
   int refused = 0;
-  for (int trial = 0; trial < 3000; ++trial) {
-    const size_t kind = trial % 3;
+  for (int trial = 0; trial < 4000; ++trial) {
+    const size_t kind = trial % 4;
     std::string text = goldens[kind];
     for (int damage = 0; damage < 2; ++damage) {
       constexpr std::string_view characters = "0123456789-.e\"{}[],:nul\x01\xff";
@@ -255,13 +301,14 @@ TEST(Records, DamagedTextsAreReadOrRefused) {
       if (kind == 0) measurements_from_json(json, "f.json");
       if (kind == 1) plan_from_json(json, "f.json");
       if (kind == 2) evaluation_from_json(json, "f.json");
+      if (kind == 3) multiple_choice_from_json(json, "f.json");
     } catch (const Error& error) {
       ++refused;
       EXPECT_THAT(error.what(), HasSubstr("f.json"));
     }
   }
   EXPECT_GT(refused, 500);
-  EXPECT_LT(refused, 3000);
+  EXPECT_LT(refused, 4000);
 }
 
 TEST(Records, WhatIsNotFiniteIsNeverWritten) {
@@ -271,7 +318,7 @@ TEST(Records, WhatIsNotFiniteIsNeverWritten) {
   auto e = sample_evaluation();
   e.samples[3].loss = kNan;
   summarize(e);
-  EXPECT_TRUE(std::isnan(e.loss.mean));
+  EXPECT_TRUE(std::isnan(e.answers->loss.mean));
   EXPECT_THAT(error_of([&] { to_json(e); }), HasSubstr("images/3.jpg: \"loss\" is nan"));
   auto p = sample_plan();
   p.decisions[0].score = kInfinity;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <string>
+#include <tuple>
 
 #include "records/evaluation.h"
 #include "records/measurements.h"
+#include "records/multiple_choice.h"
 #include "records/plan.h"
 
 namespace nibble::testing {
@@ -96,6 +98,56 @@ inline records::Evaluation sample_evaluation() {
   }
   records::summarize(e);
   return e;
+}
+
+/// The sample evaluation with windows of plain text among its samples.
+inline records::Evaluation sample_text_evaluation() {
+  records::Evaluation e = sample_evaluation();
+  e.samples.resize(3);
+  for (int i = 0; i < 4; ++i) {
+    records::SampleResult window;
+    window.id = "texts.jsonl:1#" + std::to_string(i + 1);
+    window.plain = true;
+    window.generated = false;
+    window.positions = 191 - 50 * i;
+    window.bytes = 800 - 211 * i;
+    window.loss = 3.25 + 0.125 * i;
+    window.kl = 0.0625 * i;
+    window.agreement = 1 - 0.0625 * i;
+    e.samples.push_back(window);
+  }
+  records::summarize(e);
+  return e;
+}
+
+inline records::MultipleChoice sample_multiple_choice() {
+  records::MultipleChoice m;
+  m.model = "models/sample-nf4";
+  m.against = "models/sample";
+  m.compute = "f32";
+  m.tensor_bytes = 4'299'161;
+  m.data = "mmlu";
+  m.shots = 5;
+  for (const auto& [name, category, questions] : {std::tuple{"abstract_algebra", "STEM", 7},
+                                                  {"addition", "", 3},
+                                                  {"astronomy", "STEM", 4},
+                                                  {"virology", "other (business, health, misc.)", 2}}) {
+    records::SubjectResult& subject = m.subjects.emplace_back();
+    subject.name = name;
+    subject.category = category;
+    for (int i = 0; i < questions; ++i) {
+      records::ChoiceResult question;
+      question.line = 1 + 2 * i;
+      question.shots = i == 3 ? 4 : 5;
+      question.answer = i % 4;
+      question.choice = i % 3 == 2 ? 1 : i % 4;
+      question.reference = i % 4;
+      question.log_probabilities = {-1.0 / 3, -2.5, -7, -0.1 - i};
+      subject.questions.push_back(question);
+    }
+  }
+  records::summarize(m);
+  return m;
 }
 
 }  // namespace nibble::testing

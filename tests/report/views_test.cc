@@ -56,18 +56,18 @@ TEST(Views, Evaluation) {
   auto alone = evaluation;
   alone.against = "";
   EXPECT_THAT(evaluation_text(alone), Not(HasSubstr("KL")));
-  EXPECT_THAT(evaluation_text({}), HasSubstr("0 (0 positions)"));
+  EXPECT_THAT(evaluation_text({}), Not(HasSubstr("loss")));
 }
 
 TEST(Views, EvaluationInTheWordsOfTheTotals) {
   records::Evaluation evaluation;
   evaluation.samples.resize(96);
   for (int i = 0; i < 89; ++i) evaluation.samples[i].exact = true;
-  evaluation.exact = {89.0 / 96, 0.856, 0.964};
+  evaluation.answers = records::AnswerTotals{{89.0 / 96, 0.856, 0.964}, {}, {}, {}};
   EXPECT_THAT(evaluation_text(evaluation), HasSubstr("89 of 96 (92.7 %, 85.6 to 96.4)"));
 }
 
-TEST(Views, EvaluationOfTextsThatWereOnlyRead) {
+TEST(Views, EvaluationWithoutGeneratedText) {
   auto evaluation = testing::sample_evaluation();
   for (size_t i = 90; i < evaluation.samples.size(); ++i)
     evaluation.samples[i].generated = evaluation.samples[i].exact = false;
@@ -79,24 +79,69 @@ TEST(Views, EvaluationOfTextsThatWereOnlyRead) {
   EXPECT_THAT(evaluation_text(evaluation), HasSubstr("loss"));
 }
 
+TEST(Views, EvaluationOfAnswersAndTexts) {
+  const auto both = testing::sample_text_evaluation();
+  expect_snapshot("report/goldens/texts.txt", evaluation_text(both));
+  auto texts = both;
+  texts.samples.erase(texts.samples.begin(), texts.samples.begin() + 3);
+  texts.against = "";
+  summarize(texts);
+  EXPECT_THAT(evaluation_text(texts), HasSubstr("4 windows (464 tokens predicted, 1934 bytes)"));
+  for (const char* other : {"samples", "exact", "KL", "agreement"})
+    EXPECT_THAT(evaluation_text(texts), Not(HasSubstr(other)));
+}
+
+TEST(Views, MultipleChoice) {
+  const auto result = testing::sample_multiple_choice();
+  expect_snapshot("report/goldens/multiple_choice.txt", multiple_choice_text(result));
+  auto alone = result;
+  alone.against = "";
+  for (auto& subject : alone.subjects) subject.category = "";
+  alone.shots = 4;
+  summarize(alone);
+  for (const char* other : {"same choice", "category", "fewer"})
+    EXPECT_THAT(multiple_choice_text(alone), Not(HasSubstr(other)));
+}
+
 TEST(Views, Comparison) {
-  const std::array rows = {
-      ComparisonRow{"16 bit",
-                    41'234'567,
-                    "A red circle above two blue squares on a | white ground.",
-                    0.96875,
-                    "",
-                    {},
-                    {}},
-      ComparisonRow{"all 4 bit", 11'234'567, "A red square.", 0.5, "50 of 96",
-                    records::Interval{0.51, 0.4, 0.625}, 0.71},
-      ComparisonRow{"dynamic, 10 %", 12'234'567, "A red circle above two blue squares on a | white ground.",
-                    0.9375, "93 of 96", records::Interval{0.0123, 0.01, 0.0151}, 0.991}};
+  ComparisonRow whole, all, dynamic;
+  whole.description = "16 bit";
+  whole.bytes = 41'234'567;
+  whole.result = dynamic.result = "A red circle above two blue squares on a | white ground.";
+  whole.exact = 0.96875;
+  all.description = "all 4 bit";
+  all.bytes = 11'234'567;
+  all.result = "A red square.";
+  all.exact = 0.5;
+  all.unchanged = "50 of 96";
+  all.kl = records::Interval{0.51, 0.4, 0.625};
+  all.agreement = 0.71;
+  dynamic.description = "dynamic, 10 %";
+  dynamic.bytes = 12'234'567;
+  dynamic.exact = 0.9375;
+  dynamic.unchanged = "93 of 96";
+  dynamic.kl = records::Interval{0.0123, 0.01, 0.0151};
+  dynamic.agreement = 0.991;
+  std::array rows = {whole, all, dynamic};
   expect_snapshot("report/goldens/comparison.txt", comparison_table(rows));
   expect_snapshot("report/goldens/comparison.md", comparison(rows).to_markdown());
-  EXPECT_EQ(comparison_table(std::span(rows).first(1)).find("KL"), std::string::npos);
-  EXPECT_EQ(comparison_table(std::span(rows).first(1)).find("Unchanged"), std::string::npos);
-  EXPECT_EQ(comparison_table({}), "Description  Size  Result  Exact\n-----------  ----  ------  -----\n");
+  const std::string alone = comparison_table(std::span(rows).first(1));
+  for (const char* other : {"KL", "Unchanged", "Text", "Perplexity", "Right"})
+    EXPECT_THAT(alone, Not(HasSubstr(other)));
+  EXPECT_EQ(comparison_table({}), "Description  Size\n-----------  ----\n");
+
+  // Texts and multiple choice alone: nothing was said that could be shown.
+  for (ComparisonRow& row : rows) {
+    const bool reference = row.description == whole.description;
+    ComparisonRow other;
+    other.description = row.description;
+    other.bytes = row.bytes;
+    other.texts = testing::sample_text_evaluation().texts;
+    other.text_compared = !reference;
+    other.choices = records::wilson(reference ? 462 : 439, 600);
+    row = other;
+  }
+  expect_snapshot("report/goldens/comparison_texts.txt", comparison_table(rows));
 }
 
 }  // namespace
