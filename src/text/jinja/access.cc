@@ -242,6 +242,26 @@ Value string_slice(Evaluator& ev, const Value& value, const Span& span) {
   return ev.heap().string(std::move(text), str.markup);
 }
 
+/// Null for what cannot be iterated over in that direction.
+IteratorPtr iterate_if_possible(Evaluator& ev, const Value& value, bool backwards) {
+  switch (value.kind()) {
+    case Kind::undefined:
+      return std::make_unique<NoItems>();
+    case Kind::string:
+      return std::make_unique<StringIterator>(value, backwards);
+    case Kind::list:
+      return std::make_unique<ListIterator>(value.list_ptr(), backwards);
+    case Kind::dict: {
+      DictView keys(value.dict_ptr(), DictView::Part::keys);
+      return backwards ? keys.iterate_backwards(ev) : keys.iterate(ev);
+    }
+    case Kind::object:
+      return backwards ? value.object().iterate_backwards(ev) : value.object().iterate(ev);
+    default:
+      return nullptr;
+  }
+}
+
 }  // namespace
 
 std::optional<int64_t> place_of(const Value& index, int64_t length) {
@@ -250,45 +270,21 @@ std::optional<int64_t> place_of(const Value& index, int64_t length) {
   return *i < 0 ? *i + length : *i;
 }
 
+Value generator(Evaluator& ev, IteratorPtr items) {
+  return Heap::refer(ev.heap().make<Generator>("generator", std::move(items)));
+}
+
 IteratorPtr iterate_items(std::vector<Value> items) {
   return std::make_unique<ItemsIterator>(std::move(items));
 }
 
 IteratorPtr iterate(Evaluator& ev, const Value& value) {
-  switch (value.kind()) {
-    case Kind::undefined:
-      return std::make_unique<NoItems>();
-    case Kind::string:
-      return std::make_unique<StringIterator>(value, false);
-    case Kind::list:
-      return std::make_unique<ListIterator>(value.list_ptr(), false);
-    case Kind::dict:
-      return DictView(value.dict_ptr(), DictView::Part::keys).iterate(ev);
-    case Kind::object:
-      if (IteratorPtr items = value.object().iterate(ev)) return items;
-      break;
-    default:
-      break;
-  }
+  if (IteratorPtr items = iterate_if_possible(ev, value, false)) return items;
   raise("'{}' object is not iterable", type_name(value));
 }
 
 IteratorPtr iterate_backwards(Evaluator& ev, const Value& value) {
-  switch (value.kind()) {
-    case Kind::undefined:
-      return std::make_unique<NoItems>();
-    case Kind::string:
-      return std::make_unique<StringIterator>(value, true);
-    case Kind::list:
-      return std::make_unique<ListIterator>(value.list_ptr(), true);
-    case Kind::dict:
-      return DictView(value.dict_ptr(), DictView::Part::keys).iterate_backwards(ev);
-    case Kind::object:
-      if (IteratorPtr items = value.object().iterate_backwards(ev)) return items;
-      break;
-    default:
-      break;
-  }
+  if (IteratorPtr items = iterate_if_possible(ev, value, true)) return items;
   raise("'{}' object is not reversible", type_name(value));
 }
 

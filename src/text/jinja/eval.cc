@@ -340,26 +340,19 @@ void Evaluator::run_call_block(const CallBlock& block) {
 void Evaluator::bind_parameters(const Macro& macro, Args& args) {
   const MacroBody& body = macro.body();
   auto& slots = activation_->slots;
-  const auto pop = [&](std::string_view name) {
-    const auto it = std::find_if(args.keyword.begin(), args.keyword.end(),
-                                 [&](const auto& k) { return k.first == name; });
-    if (it == args.keyword.end()) return Value();
-    Value value = std::move(it->second);
-    args.keyword.erase(it);
-    return value;
-  };
   const size_t given = std::min(args.positional.size(), body.parameters.size());
   bool found_caller = false;
   for (size_t i = 0; i < body.parameters.size(); ++i) {
     const Parameter& parameter = body.parameters[i];
-    slots[static_cast<size_t>(parameter.slot)] = i < given ? args.positional[i] : pop(parameter.name);
+    slots[static_cast<size_t>(parameter.slot)] =
+        i < given ? args.positional[i] : pop_keyword(args, parameter.name);
     const bool asked = i >= given || given == body.parameters.size();
     found_caller |= asked && parameter.name == "caller";
   }
   const std::string name = body.name.empty() ? "caller" : body.name;
   if (body.takes_caller && !found_caller) {
     if (body.caller < 0) raise("macro '{}' was invoked with two values for caller", name);
-    Value caller = pop("caller");
+    Value caller = pop_keyword(args, "caller");
     if (caller.missing() || caller.none()) caller = Heap::undefined("No caller defined");
     slots[static_cast<size_t>(body.caller)] = std::move(caller);
   }

@@ -25,7 +25,8 @@ class PercentFormatter {
       if (percent < text_.size()) conversion();
     }
     const bool object = values_.is(Kind::object) && values_.object().subscriptable();
-    const bool mapping = values_.is(Kind::dict) || values_.is_list(ListType::list) || values_.undefined() || object;
+    const bool mapping =
+        values_.is(Kind::dict) || values_.is_list(ListType::list) || values_.undefined() || object;
     const size_t given = values_.is_any_tuple() ? values_.items().size() : 1;
     if (!mapping && used_ < given) raise("not all arguments converted during string formatting");
     return out_.take();

@@ -62,6 +62,19 @@ class GeneratorIterator : public Iterator {
   Generator& generator_;
 };
 
+class LoopIterator : public Iterator {
+ public:
+  explicit LoopIterator(Loop& loop) : loop_(loop) {}
+  bool next(Evaluator& ev, Value& item) override {
+    if (!loop_.advance(ev, item)) return false;
+    item = ev.heap().tuple({item, Heap::refer(loop_)});
+    return true;
+  }
+
+ private:
+  Loop& loop_;
+};
+
 /// A method of an object that lives until the end of the rendering.
 class ObjectMethod : public Object {
  public:
@@ -312,6 +325,10 @@ std::optional<Value> Loop::attribute(Evaluator& ev, std::string_view name) {
   if (name == "cycle") return method(ev, [this](Evaluator& e, Args& args) { return cycle(e, args); });
   if (name == "changed") return method(ev, [this](Evaluator& e, Args& args) { return changed(e, args); });
   return std::nullopt;
+}
+
+IteratorPtr Loop::iterate(Evaluator&) {
+  return std::make_unique<LoopIterator>(*this);
 }
 
 void Loop::print(Printer&) const {

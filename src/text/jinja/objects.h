@@ -139,6 +139,8 @@ class Loop : public Object {
   Value call(Evaluator& ev, Args& args) override;
   std::optional<Value> attribute(Evaluator& ev, std::string_view name) override;
   std::optional<int64_t> length(Evaluator& ev) override { return size(ev); }
+  /// Pairs of an item and the loop, which goes on with them.
+  IteratorPtr iterate(Evaluator& ev) override;
   void print(Printer& printer) const override;
   Value cycle(Evaluator& ev, Args& args) const;
   Value changed(Evaluator& ev, Args& args);

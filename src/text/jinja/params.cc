@@ -40,6 +40,15 @@ const Value& Params::string(size_t i) const {
   return *values_[i];
 }
 
+Value pop_keyword(Args& args, std::string_view name) {
+  const auto it =
+      std::find_if(args.keyword.begin(), args.keyword.end(), [&](const auto& k) { return k.first == name; });
+  if (it == args.keyword.end()) return Value();
+  Value value = std::move(it->second);
+  args.keyword.erase(it);
+  return value;
+}
+
 int64_t need_integer(const Value& value, std::string_view what) {
   const auto i = as_integer(value);
   if (!i) {

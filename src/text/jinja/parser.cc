@@ -83,12 +83,12 @@ std::string Parser::expect_any_name() {
 }
 
 Body Parser::parse() {
-  Body body = body_until({});
+  Body body = body_until({}, 1);
   NIBBLE_CHECK(current().kind == TokenKind::end, "tokens are left");
   return body;
 }
 
-Body Parser::body_until(std::initializer_list<std::string_view> ends) {
+Body Parser::body_until(std::initializer_list<std::string_view> ends, int begin) {
   const Level level(*this);
   Body body;
   std::unique_ptr<Output> output;  // collects text and prints that follow each other
@@ -99,7 +99,6 @@ Body Parser::body_until(std::initializer_list<std::string_view> ends) {
     if (!output) output = std::make_unique<Output>(part->line);
     output->parts.push_back(std::move(part));
   };
-  const int begin = line();
   while (current().kind != TokenKind::end) {
     Token token = next();
     if (token.kind == TokenKind::data) {
@@ -125,8 +124,9 @@ Body Parser::body_until(std::initializer_list<std::string_view> ends) {
 
 Body Parser::block_until(std::initializer_list<std::string_view> ends) {
   skip_op(":");
+  const int begin = line();
   expect(TokenKind::tag_end);
-  return body_until(ends);
+  return body_until(ends, begin);
 }
 
 Body Parser::block(std::string_view end) {

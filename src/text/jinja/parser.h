@@ -1,6 +1,7 @@
 // From tokens to the tree.
 #pragma once
 
+#include <algorithm>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -61,7 +62,8 @@ class Parser {
 
   // Statements (parser.cc).
   /// Statements up to a tag of one of these names, which becomes the current token; of none at the top.
-  Body body_until(std::initializer_list<std::string_view> ends);
+  /// `begin` is the line of the tag that they belong to.
+  Body body_until(std::initializer_list<std::string_view> ends, int begin);
   /// The rest of a tag, then its body up to and including the name of the end tag.
   Body block(std::string_view end);
   Body block_until(std::initializer_list<std::string_view> ends);
@@ -87,6 +89,8 @@ class Parser {
   ExprPtr expression();
   ExprPtr either();
   ExprPtr both();
+  /// Operands with a word between them.
+  ExprPtr logical(std::string_view word, ExprKind kind, ExprPtr (Parser::*operand)());
   ExprPtr negation();
   ExprPtr comparison();
   ExprPtr sum();

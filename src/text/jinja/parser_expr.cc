@@ -7,6 +7,10 @@
 namespace nibble::text::jinja {
 namespace {
 
+ExprPtr constant(int line, const Value& value) {
+  return std::make_unique<Constant>(line, value);
+}
+
 ExprPtr constant_string(int line, std::string text) {
   return std::make_unique<Constant>(line, std::make_shared<const Str>(std::move(text), false, Charge()));
 }
@@ -54,23 +58,20 @@ ExprPtr Parser::expression() {
 }
 
 ExprPtr Parser::either() {
-  Chain chain(*this);
-  ExprPtr left = both();
-  while (at_name("or")) {
-    chain.link();
-    const int begin = next().line;
-    left = std::make_unique<Binary>(begin, ExprKind::either, Operator::plus, std::move(left), both());
-  }
-  return left;
+  return logical("or", ExprKind::either, &Parser::both);
 }
 
 ExprPtr Parser::both() {
+  return logical("and", ExprKind::both, &Parser::negation);
+}
+
+ExprPtr Parser::logical(std::string_view word, ExprKind kind, ExprPtr (Parser::*operand)()) {
   Chain chain(*this);
-  ExprPtr left = negation();
-  while (at_name("and")) {
+  ExprPtr left = (this->*operand)();
+  while (at_name(word)) {
     chain.link();
     const int begin = next().line;
-    left = std::make_unique<Binary>(begin, ExprKind::both, Operator::plus, std::move(left), negation());
+    left = std::make_unique<Binary>(begin, kind, Operator::plus, std::move(left), (this->*operand)());
   }
   return left;
 }
@@ -174,9 +175,9 @@ ExprPtr Parser::primary() {
   const Token token = current();
   if (token.kind == TokenKind::name) {
     next();
-    if (token.text == "true" || token.text == "True") return std::make_unique<Constant>(token.line, true);
-    if (token.text == "false" || token.text == "False") return std::make_unique<Constant>(token.line, false);
-    if (token.text == "none" || token.text == "None") return std::make_unique<Constant>(token.line, None());
+    if (token.text == "true" || token.text == "True") return constant(token.line, true);
+    if (token.text == "false" || token.text == "False") return constant(token.line, false);
+    if (token.text == "none" || token.text == "None") return constant(token.line, None());
     if (token.text == "self" || token.text == "super")
       problem(token.line, fmt::format("{} is not supported; --raw takes a prompt as it is", token.text));
     return std::make_unique<Name>(token.line, token.text);
@@ -186,8 +187,8 @@ ExprPtr Parser::primary() {
     while (current().kind == TokenKind::string) text += next().text;
     return constant_string(token.line, std::move(text));
   }
-  if (token.kind == TokenKind::integer) return std::make_unique<Constant>(token.line, next().integer);
-  if (token.kind == TokenKind::real) return std::make_unique<Constant>(token.line, next().real);
+  if (token.kind == TokenKind::integer) return constant(token.line, next().integer);
+  if (token.kind == TokenKind::real) return constant(token.line, next().real);
   if (skip_op("(")) {
     ExprPtr inner = tuple(TupleKind::parenthesized);
     expect_op(")");
@@ -253,8 +254,7 @@ ExprPtr Parser::attribute(ExprPtr object) {
   const Token name = next();
   if (name.kind == TokenKind::name) return std::make_unique<Attribute>(begin, std::move(object), name.text);
   if (name.kind != TokenKind::integer) problem(name.line, "a name or a number is expected after a point");
-  return std::make_unique<Item>(begin, std::move(object),
-                                std::make_unique<Constant>(name.line, name.integer));
+  return std::make_unique<Item>(begin, std::move(object), constant(name.line, name.integer));
 }
 
 ExprPtr Parser::subscript(ExprPtr object) {

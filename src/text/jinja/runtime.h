@@ -1,7 +1,9 @@
 // What expressions do: operators, subscripts, iteration, and how built-ins take their arguments.
 #pragma once
 
+#include <algorithm>
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,6 +30,8 @@ IteratorPtr iterate(Evaluator& ev, const Value& value);
 IteratorPtr iterate_backwards(Evaluator& ev, const Value& value);
 bool iterable(Evaluator& ev, const Value& value);
 std::vector<Value> to_vector(Evaluator& ev, const Value& value);
+/// The value of a lazy filter.
+Value generator(Evaluator& ev, IteratorPtr items);
 /// Over items at hand.
 IteratorPtr iterate_items(std::vector<Value> items);
 /// len(); nothing where Python has none.
@@ -68,6 +72,17 @@ class Params {
   std::string_view function_;
   std::vector<const Value*> values_;
 };
+
+/// Takes a keyword argument out; missing where it was not passed.
+Value pop_keyword(Args& args, std::string_view name);
+
+/// The row of a table with that name, or null.
+template <typename Row, size_t N>
+const Row* find_named(const Row (&table)[N], std::string_view name) {
+  const Row* const it =
+      std::find_if(std::begin(table), std::end(table), [&](const Row& row) { return row.name == name; });
+  return it == std::end(table) ? nullptr : it;
+}
 
 /// An integer where Python wants one (a bool is one). Throws Failure otherwise, naming what it is for.
 int64_t need_integer(const Value& value, std::string_view what);

@@ -44,15 +44,6 @@ class LazyFilter : public Iterator {
   bool done_ = false;
 };
 
-Value pop_keyword(Args& args, std::string_view name) {
-  const auto it =
-      std::find_if(args.keyword.begin(), args.keyword.end(), [&](const auto& k) { return k.first == name; });
-  if (it == args.keyword.end()) return Value();
-  Value value = std::move(it->second);
-  args.keyword.erase(it);
-  return value;
-}
-
 Value pop_first(Args& args) {
   Value value = std::move(args.positional.front());
   args.positional.erase(args.positional.begin());
@@ -159,10 +150,6 @@ class Unique : public Iterator {
   std::unordered_multimap<size_t, Value> seen_;
 };
 
-Value generator(Evaluator& ev, IteratorPtr items) {
-  return Heap::refer(ev.heap().make<Generator>("generator", std::move(items)));
-}
-
 Value map_filter(Evaluator& ev, const Value& value, Args& args) {
   return generator(ev, std::make_unique<Mapped>(value, std::move(args)));
 }
@@ -256,9 +243,7 @@ constexpr Filter kFilters[] = {
 }  // namespace
 
 const Filter* find_selection_filter(std::string_view name) {
-  const auto it =
-      std::find_if(std::begin(kFilters), std::end(kFilters), [&](const Filter& f) { return f.name == name; });
-  return it == std::end(kFilters) ? nullptr : it;
+  return find_named(kFilters, name);
 }
 
 }  // namespace nibble::text::jinja

@@ -10,13 +10,6 @@
 namespace nibble::text::jinja {
 namespace {
 
-/// What jinja2's lazy filters make.
-template <typename T, typename... Parts>
-Value generator(Evaluator& ev, Parts&&... parts) {
-  return Heap::refer(
-      ev.heap().make<Generator>("generator", std::make_unique<T>(std::forward<Parts>(parts)...)));
-}
-
 /// Lists of `size` items.
 class Batches : public Iterator {
  public:
@@ -98,17 +91,17 @@ class Pairs : public Iterator {
 
 Value batch_filter(Evaluator& ev, const Value& value, Args& args) {
   const Params p("batch", args, {"linecount", "fill_with"}, 1);
-  return generator<Batches>(ev, value, *p[0], p[1] ? *p[1] : Value(None()));
+  return generator(ev, std::make_unique<Batches>(value, *p[0], p[1] ? *p[1] : Value(None())));
 }
 
 Value slice_filter(Evaluator& ev, const Value& value, Args& args) {
   const Params p("slice", args, {"slices", "fill_with"}, 1);
-  return generator<Slices>(ev, value, *p[0], p[1] ? *p[1] : Value(None()));
+  return generator(ev, std::make_unique<Slices>(value, *p[0], p[1] ? *p[1] : Value(None())));
 }
 
 Value items_filter(Evaluator& ev, const Value& value, Args& args) {
   Params("items", args, {}, 0);
-  return generator<Pairs>(ev, value);
+  return generator(ev, std::make_unique<Pairs>(value));
 }
 
 Value length_filter(Evaluator& ev, const Value& value, Args& args) {
@@ -197,9 +190,7 @@ constexpr Filter kFilters[] = {
 }  // namespace
 
 const Filter* find_sequence_filter(std::string_view name) {
-  const auto it =
-      std::find_if(std::begin(kFilters), std::end(kFilters), [&](const Filter& f) { return f.name == name; });
-  return it == std::end(kFilters) ? nullptr : it;
+  return find_named(kFilters, name);
 }
 
 }  // namespace nibble::text::jinja

@@ -31,10 +31,13 @@ void no_arguments(std::string_view name, const Args& args) {
   Params(name, args, {}, 0);
 }
 
+/// Mapping and classifying code points takes longer than copying them, about so many times.
+constexpr uint64_t kUnicodeWork = 8;
+
 template <std::string (*Map)(std::string_view)>
 Value mapped(Evaluator& ev, const Value& self, Args& args) {
   no_arguments("a method", args);
-  ev.heap().work(self.text().size());
+  ev.heap().work(self.text().size() * kUnicodeWork);
   return made(ev, self, Map(self.text()));
 }
 
@@ -131,7 +134,9 @@ Value count_method(Evaluator& ev, const Value& self, Args& args) {
   const auto part = window(self, p, 1);
   if (!part) return int64_t{0};
   const Str text(std::string(part->text), false, Charge());
-  return static_cast<int64_t>(count(text, wanted));
+  const size_t found = count(text, wanted);
+  ev.heap().step(found / 16);
+  return static_cast<int64_t>(found);
 }
 
 Value replace_method(Evaluator& ev, const Value& self, Args& args) {
@@ -249,7 +254,7 @@ struct MethodName {
 template <MethodName name>
 Value tested(Evaluator& ev, const Value& self, Args& args) {
   no_arguments(name.name, args);
-  ev.heap().work(self.text().size());
+  ev.heap().work(self.text().size() * kUnicodeWork);
   return string_test(name.name, self.text());
 }
 
@@ -307,9 +312,8 @@ constexpr Entry kMethods[] = {
 }  // namespace
 
 Method::Run find_string_method(std::string_view name) {
-  const auto it = std::lower_bound(std::begin(kMethods), std::end(kMethods), name,
-                                   [](const Entry& entry, std::string_view n) { return entry.name < n; });
-  return it != std::end(kMethods) && it->name == name ? it->run : nullptr;
+  const Entry* entry = find_named(kMethods, name);
+  return entry ? entry->run : nullptr;
 }
 
 }  // namespace nibble::text::jinja

@@ -161,9 +161,7 @@ constexpr Test kTests[] = {
 }  // namespace
 
 const Test* find_test(std::string_view name) {
-  const auto it =
-      std::find_if(std::begin(kTests), std::end(kTests), [&](const Test& t) { return t.name == name; });
-  return it == std::end(kTests) ? nullptr : it;
+  return find_named(kTests, name);
 }
 
 }  // namespace nibble::text::jinja

@@ -283,9 +283,7 @@ constexpr Filter kFilters[] = {
 }  // namespace
 
 const Filter* find_text_filter(std::string_view name) {
-  const auto it =
-      std::find_if(std::begin(kFilters), std::end(kFilters), [&](const Filter& f) { return f.name == name; });
-  return it == std::end(kFilters) ? nullptr : it;
+  return find_named(kFilters, name);
 }
 
 }  // namespace nibble::text::jinja

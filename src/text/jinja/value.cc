@@ -132,6 +132,12 @@ void Object::print(Printer&) const {
   raise("prints a {}, which Python shows as an address in memory; is a call or |list missing?", type_name());
 }
 
+Value::Value(const Value&) = default;
+Value::Value(Value&&) noexcept = default;
+Value& Value::operator=(const Value&) = default;
+Value& Value::operator=(Value&&) noexcept = default;
+Value::~Value() = default;
+
 bool Value::is_markup() const {
   return is_string() && str().markup;
 }

@@ -89,6 +89,12 @@ enum class ListType { list, tuple, group };
 class Value {
  public:
   Value() = default;
+  // Out of line: inlined, they make GCC 12 warn of members of the variant that are not there.
+  Value(const Value&);
+  Value(Value&&) noexcept;
+  Value& operator=(const Value&);
+  Value& operator=(Value&&) noexcept;
+  ~Value();
   Value(None v) : data_(v) {}
   Value(Undefined v) : data_(std::move(v)) {}
   template <typename T>
