@@ -42,19 +42,19 @@ io::Fields section(const io::Fields& config, std::string_view key) {
 
 std::vector<Linear> qkv_linears(const std::string& module, int64_t dim, int64_t q, int64_t kv, bool bias) {
   const std::string fused = module + ".qkv_proj";
-  return {{module + ".q_proj", q, dim, bias, Role::q, fused, fused, {}},
-          {module + ".k_proj", kv, dim, bias, Role::k, fused, fused, {}},
-          {module + ".v_proj", kv, dim, bias, Role::v, fused, fused, {}}};
+  return {{module + ".q_proj", q, dim, bias, Role::q, fused, fused, {}, true},
+          {module + ".k_proj", kv, dim, bias, Role::k, fused, fused, {}, true},
+          {module + ".v_proj", kv, dim, bias, Role::v, fused, fused, {}, true}};
 }
 
 std::vector<Linear> gate_up_linears(const std::string& module, int64_t dim, int64_t inner, bool bias) {
   const std::string fused = module + ".gate_up_proj";
-  return {{module + ".gate_proj", inner, dim, bias, Role::gate, fused, fused, {}},
-          {module + ".up_proj", inner, dim, bias, Role::up, fused, fused, {}}};
+  return {{module + ".gate_proj", inner, dim, bias, Role::gate, fused, fused, {}, true},
+          {module + ".up_proj", inner, dim, bias, Role::up, fused, fused, {}, true}};
 }
 
 Linear lone_linear(const std::string& name, int64_t out, int64_t in, bool bias, Role role) {
-  return {name, out, in, bias, role, name, name, {}};
+  return {name, out, in, bias, role, name, name, {}, true};
 }
 
 std::string_view fused_module(Role role) {

@@ -41,6 +41,7 @@ records::Inventory inventory_of(const Spec& spec, DType dtype, const std::string
     record.part = tensor.part;
     record.role = l.role;
     record.depth = tensor.depth;
+    record.fits8 = l.fits8;
     record.out = l.out;
     record.in = l.in;
     set_dtype(record, dtype);

@@ -32,6 +32,7 @@ struct Linear {
   std::string group;          // linears that are decided together
   std::string tap;            // linears that read the same input
   std::vector<Slice> slices;  // of a fused linear; they cover its rows in order
+  bool fits8 = true;          // false: readers give it tensors of more dimensions than LLM.int8's module takes
 };
 
 /// A norm over `dim` features: name.weight, and for `layer` name.bias.

@@ -46,7 +46,12 @@ void decide_all(const Task& task, std::vector<Decision>& decisions) {
 }
 
 void decide_int8(const Task& task, std::vector<Decision>& decisions) {
-  for (const auto& group : task.groups) decide_group(group, false, "policy int8", 0, decisions);
+  for (const auto& group : task.groups) {
+    const bool fits = std::all_of(group.members.begin(), group.members.end(), [&](size_t member) {
+      return task.measurements.inventory.linears[member].fits8;
+    });
+    decide_group(group, !fits, fits ? "policy int8" : "the 8-bit module cannot take its input", 0, decisions);
+  }
 }
 
 void decide_none(const Task& task, std::vector<Decision>& decisions) {

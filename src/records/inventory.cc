@@ -57,6 +57,7 @@ io::Json linear_to_json(const LinearRecord& linear) {
   json["dtype"] = std::string(dtype_name(linear.dtype));
   json["bytes16"] = linear.bytes16;
   json["bytes4"] = linear.bytes4;
+  if (!linear.fits8) json["fits8"] = false;
   return json;
 }
 
@@ -73,7 +74,7 @@ void read_shape(const io::Fields& fields, LinearRecord& linear) {
 
 LinearRecord linear_from_json(const io::Fields& fields) {
   check_keys(fields,
-             {"name", "group", "tap", "part", "role", "depth", "shape", "dtype", "bytes16", "bytes4"});
+             {"name", "group", "tap", "part", "role", "depth", "shape", "dtype", "bytes16", "bytes4", "fits8"});
   LinearRecord linear;
   linear.name = non_empty(fields, "name");
   linear.group = non_empty(fields, "group");
@@ -81,6 +82,7 @@ LinearRecord linear_from_json(const io::Fields& fields) {
   linear.part = parse_enum<Part>(fields, "part", kPartNames);
   linear.role = parse_enum<Role>(fields, "role", kRoleNames);
   linear.depth = count(fields, "depth");
+  linear.fits8 = fields.boolean("fits8", true);
   read_shape(fields, linear);
   const std::string dtype = fields.string("dtype");
   const auto type = parse_dtype(dtype);

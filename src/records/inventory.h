@@ -42,6 +42,7 @@ struct LinearRecord {
   int64_t bytes16 = 0;        // of the weight as the source stores it
   int64_t bytes4 = 0;  // as NF4 with double quantization: codes, absmax, maps, quant_state: all tensor data
 
+  bool fits8 = true;   // false: LLM.int8's module cannot take this linear's input
   /// As LLM.int8: codes, a scale for each row, and the byte of weight_format.
   int64_t bytes8() const { return out * in + 4 * out + 1; }
 

@@ -36,7 +36,7 @@ struct LinearErrors {
   double weight = 0;                          // |W - Q(W)| / |W|
   double largest_block = 0;                   // the same over the worst block of 64
   std::array<ActivationError, 2> activation;  // by Modality
-  std::vector<SliceErrors> slices;            // of a fused linear
+  std::vector<SliceErrors> slices = {};       // of a fused linear
 
   friend bool operator==(const LinearErrors&, const LinearErrors&) = default;
 };

@@ -54,16 +54,21 @@ std::string vllm_module(const model::Linear& linear, const model::Family& family
   return model::respell(fused.empty() ? linear.name : parent(linear.name) + std::string(fused), family.vllm);
 }
 
-std::string reader_name(const model::Linear& linear, const model::Family& family, ReaderRule::Tree tree) {
+/// The name of a module in a reader's tree.
+std::string reader_name(const std::string& published, const model::Family& family, ReaderRule::Tree tree) {
   switch (tree) {
     case ReaderRule::Tree::published:
-      return linear.name;
+      return published;
     case ReaderRule::Tree::module_tree:
-      return model::respell(linear.name, family.module_tree);
+      return model::respell(published, family.module_tree);
     case ReaderRule::Tree::vllm:
-      return vllm_module(linear, family);
+      return model::respell(published, family.vllm);
   }
-  return linear.name;
+  return published;
+}
+
+std::string reader_name(const model::Linear& linear, const model::Family& family, ReaderRule::Tree tree) {
+  return tree == ReaderRule::Tree::vllm ? vllm_module(linear, family) : reader_name(linear.name, family, tree);
 }
 
 /// Modules of vLLM whose members do not all have one format.
@@ -100,11 +105,13 @@ std::span<const ReaderRule> reader_rules() {
 std::vector<std::string> skip_list(const model::Spec& spec, const model::Family& family,
                                    const std::vector<const model::Linear*>& kept) {
   const auto mixed = mixed_modules(spec, family, names_of(kept));
-  std::vector<std::string> out = {spec.text.head};
-  std::set<std::string> seen(out.begin(), out.end());
+  std::vector<std::string> out;
+  std::set<std::string> seen;
   const auto add = [&](const std::string& key) {
     if (seen.insert(key).second) out.push_back(key);
   };
+  using Tree = ReaderRule::Tree;
+  for (const Tree tree : {Tree::module_tree, Tree::published}) add(reader_name(spec.text.head, family, tree));
   for (const model::Linear* l : kept) {
     add(model::respell(l->name, family.module_tree));
     add(l->name);
@@ -131,8 +138,7 @@ std::vector<std::string> check_skip_list(const std::vector<std::string>& list, c
       if (rule.tree == ReaderRule::Tree::vllm && mixed.contains(name)) continue;
       ask(rule, name, names.contains(l->name));
     }
-    const bool in_vllm = rule.tree == ReaderRule::Tree::vllm;
-    ask(rule, in_vllm ? model::respell(spec.text.head, family.vllm) : spec.text.head, true);
+    ask(rule, reader_name(spec.text.head, family, rule.tree), true);
   }
   return out;
 }

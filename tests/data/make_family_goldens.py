@@ -30,7 +30,7 @@ SPECIALS = ["<s>", "</s>", "<|image|>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<p
 VOCABULARY = 256 + len(SPECIALS)
 ID = {token: 256 + i for i, token in enumerate(SPECIALS)}
 IDS = {"bos_token_id": ID["<s>"], "eos_token_id": ID["</s>"], "pad_token_id": ID["<pad>"]}
-DECODER = {"vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
+DECODER = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3,
            "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False, **IDS}  # fmt: skip
 # Short original lengths, so that a few dozen tokens show what is scaled.
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -52,7 +52,7 @@ def phi3():
 
 def phi3_longrope():
     # The first prompt stays below the original length, the second begins above it, and the third grows past it.
-    factors = {"short_factor": [1.0, 1.25, 1.5, 2.0, 2.5, 3.0], "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]}
+    factors = {"short_factor": [1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0], "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 48.0, 64.0]}
     config = transformers.Phi3Config(**{**DECODER, "tie_word_embeddings": True}, max_position_embeddings=512,
                                      original_max_position_embeddings=32,
                                      rope_scaling={"type": "longrope", **factors})  # fmt: skip

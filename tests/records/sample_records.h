@@ -53,6 +53,9 @@ inline records::Measurements sample_measurements() {
       {"model.layers.3.self_attn.q_proj", 0.0929, 0.14, {{{1024, 16, 100}, {1234, 2.5, 40}}}},
       {"model.layers.3.self_attn.k_proj", 0.0931, 0.2, {{{1024, 1, 0}, {1234, 0, 0}}}},
   };
+  m.errors[0].slices = {{Role::q, 0.09, {{{4096, 0.04, 1e8}, {0, 0, 0}}}},
+                        {Role::k, 0.1, {{{4096, 0.05, 2e8}, {0, 0, 0}}}},
+                        {Role::v, 0.11, {{{4096, 0.01, 1e7}, {0, 0, 0}}}}};
   return m;
 }
 

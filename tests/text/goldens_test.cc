@@ -1,4 +1,4 @@
-// Texts, patterns and chats against what the reference makes of them (make_goldens.py).
+// Texts and patterns against what the reference makes of them (make_goldens.py).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,7 +9,6 @@
 
 #include "base/text.h"
 #include "io/json.h"
-#include "text/chat.h"
 #include "text/oniguruma.h"
 #include "text/split_regex.h"
 #include "text/tokenizer.h"
@@ -100,22 +99,6 @@ TEST(Utf8, IsReplacedAsPythonDoes) {
   for (const auto& row : golden("utf8"))
     EXPECT_EQ(replace_invalid_utf8(from_hex(row[0].get<std::string>())), row[1].get<std::string>())
         << row[0].dump();
-}
-
-TEST(Chat, IsRenderedAsByTheTemplate) {
-  for (const auto& row : golden("chat")) {
-    std::vector<ChatMessage> messages;
-    for (const auto& message : row[0]) {
-      messages.push_back({message["role"].get<std::string>(), {}});
-      for (const auto& part : message["content"]) {
-        if (part["type"] == "image")
-          messages.back().content.push_back({ChatPart::Kind::picture, {}});
-        else
-          messages.back().content.push_back({ChatPart::Kind::text, part["text"].get<std::string>()});
-      }
-    }
-    EXPECT_EQ(chatml(messages, row[1].get<bool>()), row[2].get<std::string>()) << row.dump();
-  }
 }
 
 }  // namespace

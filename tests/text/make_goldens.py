@@ -3,10 +3,10 @@
 
   python tests/text/make_goldens.py [SHARED]
 
-Needs tokenizers 0.22.2 and transformers 4.57.6 (for the chat template). SHARED is the folder beside the repository
+Needs tokenizers 0.22.2. SHARED is the folder beside the repository
 with zoo/*/tokenizer.json; without it the goldens of those tokenizers are left as they are.
 
-Every file but patterns.json, utf8.json and chat.json holds {"tokenizer": a tokenizer.json} or {"path": of one}, and
+Every file but patterns.json and utf8.json holds {"tokenizer": a tokenizer.json} or {"path": of one}, and
   encode: [text, add_special_tokens, ids]
   repeat: [text, times, SHA-256 of the ids with a space after each]
   decode: [ids, skip_special_tokens, text]
@@ -20,7 +20,6 @@ from pathlib import Path
 import tokenizers
 import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers.utils.chat_template_utils import render_jinja_template
 
 assert tokenizers.__version__ == "0.22.2" and transformers.__version__ == "4.57.6"
 
@@ -202,26 +201,8 @@ def utf8():
     write("utf8", [[row.hex(), row.decode("utf-8", "replace")] for row in rows])
 
 
-def chat():
-    template = json.loads((ROOT / "models/qwen2-vl-tiny/chat_template.json").read_text())["chat_template"]
-    text = lambda t: {"type": "text", "text": t}
-    image = {"type": "image"}
-    chats = [
-        [], [("user", [])], [("user", [text("Hello")])], [("system", [text("Be brief.\n")]), ("user", [image, text(" what?")])],
-        [("user", [text("a"), image, image, text("b\n")]), ("assistant", [text("c")]), ("user", [image])],
-        [("user", [text("x")]), ("system", [text("late")])], [("tool", [text("<|im_end|>\n")])], [("", [text("")])]]
-    rows = []
-    for messages in chats:
-        content = [{"role": role, "content": parts} for role, parts in messages]
-        for prompt in (False, True):
-            rendered, _ = render_jinja_template([content], chat_template=template, add_generation_prompt=prompt)
-            rows.append([content, prompt, rendered[0]])
-    write("chat", rows)
-
-
 OUT.mkdir(exist_ok=True)
 tiny_tokenizers()
 published(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 patterns()
 utf8()
-chat()

@@ -104,6 +104,8 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
          stack.kept.size(), joined);
   vision.across = true;
   vision.connector_linears = {lone_linear("multi_modal_projector", text_hidden, joined, true, Role::projector)};
+  // Its input has pictures, tiles and rows as dimensions: bitsandbytes' 8-bit module fails on it.
+  vision.connector_linears[0].fits8 = false;
   return vision;
 }
 
