@@ -40,23 +40,26 @@ fs::path share_folder() {
   places.emplace_back(NIBBLE_SOURCE);
   for (const fs::path& place : places)
     if (fs::is_directory(place / "pictures")) return place;
-  fail("the pictures that nibble ships are not at {}; give your own with --data, or set NIBBLE_SHARE",
+  fail("the data that nibble ships is not at {}; give your own with --data, or set NIBBLE_SHARE",
        places.back().string());
 }
 
-std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped) {
+std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
+                                    const data::PromptMaker& maker) {
   if (!files.empty()) return files;
-  return {(share_folder() / "pictures" / shipped / "samples.jsonl").string()};
+  if (maker.takes_pictures()) return {(share_folder() / "pictures" / shipped / "samples.jsonl").string()};
+  return {(share_folder() / "texts" / (shipped + ".jsonl")).string()};
 }
 
 std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
                                    const data::PromptMaker& maker, int64_t window) {
-  if (files.empty()) tell(fmt::format("no --data given: using the {} set that nibble ships", shipped));
-  const auto samples = data::read_samples(data_files(files, shipped));
+  if (files.empty()) tell(fmt::format("no --data given: using the {} {} that nibble ships", shipped,
+                                 maker.takes_pictures() ? "pictures" : "texts"));
+  const auto samples = data::read_samples(data_files(files, shipped, maker));
   auto items = data::make_items(samples, maker, window);
   if (items.empty())
     fail("{}: nothing is left to run: every text is shorter than two tokens",
-         fmt::join(data_files(files, shipped), ", "));
+         fmt::join(data_files(files, shipped, maker), ", "));
   return items;
 }
 
@@ -68,7 +71,7 @@ records::Measurements measure_model(const std::string& name, const std::vector<s
   std::vector<data::Item> items = load_items(files, "calibration", model.maker, window);
   data::complete_answers(items, model.runner, model.maker);
   records::Measurements out = measure::measure(model.weights, items, name, allow_nonfinite);
-  out.data = data_files(files, "calibration");
+  out.data = data_files(files, "calibration", model.maker);
   return out;
 }
 

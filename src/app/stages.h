@@ -49,8 +49,9 @@ std::filesystem::path share_folder();
 /// stderr.
 std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
                                    const data::PromptMaker& maker, int64_t window);
-/// The files that load_items reads.
-std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped);
+/// The files that load_items reads: shipped pictures for models that take some, shipped texts for others.
+std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
+                                    const data::PromptMaker& maker);
 
 /// Measurements of a 16-bit model; answers that samples leave open are completed first.
 records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files,

@@ -42,6 +42,9 @@ class PromptMaker {
   /// The longest sequence that the model was made for, in tokens.
   int64_t max_tokens() const { return binding_.spec().text.max_positions; }
 
+  /// True when pictures can be prepared for this model.
+  bool takes_pictures() const { return pictures_ != nullptr; }
+
   /// True for the token that stands for a picture's features.
   bool is_image(int64_t id) const;
 

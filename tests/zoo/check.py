@@ -101,7 +101,7 @@ def check_texts(binary, shared, work, name):
         texts, right = result["evaluation"]["texts"], result["multiple_choice"]["accuracy"]
         check(abs(texts["loss"]["mean"] - loss) <= LOSS_TOLERANCE,
               f"{name}, {row}: loss {texts['loss']['mean']:.4f}; the table: {loss}")  # fmt: skip
-        check(abs(right["right"] - hits) <= HITS_TOLERANCE,
+        check(abs(right["hits"] - hits) <= HITS_TOLERANCE,
               f"{name}, {row}: {right['hits']} of {right['total']} right; the table: {hits}")  # fmt: skip
     kl = [r["evaluation"]["texts"]["kl"]["mean"] for r in results[1:]]
     check(kl[2] <= TEXT_KL * kl[1], f"{name}, dynamic at the readers' cost: KL {kl[2]:.4f}, readers kept {kl[1]:.4f}")
