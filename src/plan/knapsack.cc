@@ -159,6 +159,141 @@ Choice solve(const Upgrades& upgrades, int64_t slack) {
   return choice;
 }
 
+/// A share of an upgrade in the fractional knapsack: parts of one group follow each other by falling density.
+struct Part {
+  int64_t bytes = 0;
+  double gain = 0;
+  size_t place = 0;  // of its group in the order of the search
+};
+
+/// The upper convex hull of a group's upgrades, as steps from one to the next.
+std::vector<Part> hull_of(const std::vector<Upgrade>& upgrades, size_t place) {
+  std::vector<Upgrade> sorted(upgrades);
+  std::sort(sorted.begin(), sorted.end(), [](const Upgrade& a, const Upgrade& b) {
+    return a.bytes != b.bytes ? a.bytes < b.bytes : a.gain > b.gain;
+  });
+  std::vector<Upgrade> hull = {{-1, 0, 0}};
+  for (const Upgrade& u : sorted) {
+    if (u.gain <= hull.back().gain) continue;
+    const auto below = [&] {
+      const Upgrade &a = hull[hull.size() - 2], &b = hull.back();
+      return (b.gain - a.gain) * static_cast<double>(u.bytes - b.bytes) <=
+             (u.gain - b.gain) * static_cast<double>(b.bytes - a.bytes);
+    };
+    while (hull.size() >= 2 && below()) hull.pop_back();
+    hull.push_back(u);
+  }
+  std::vector<Part> out;
+  for (size_t i = 1; i < hull.size(); ++i)
+    out.push_back({hull[i].bytes - hull[i - 1].bytes, hull[i].gain - hull[i - 1].gain, place});
+  return out;
+}
+
+/// The best that the groups from some place on can gain within so many bytes, if upgrades could be cut.
+class Bound {
+ public:
+  Bound(const Upgrades& upgrades, const std::vector<size_t>& order) : sums_(order.size() + 1) {
+    std::vector<Part> parts;
+    for (size_t place = 0; place < order.size(); ++place)
+      for (const Part& part : hull_of(upgrades[order[place]], place)) parts.push_back(part);
+    std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
+      return a.gain * static_cast<double>(b.bytes) > b.gain * static_cast<double>(a.bytes);
+    });
+    for (size_t place = 0; place <= order.size(); ++place) {
+      sums_[place].push_back({0, 0});
+      for (const Part& part : parts)
+        if (part.place >= place)
+          sums_[place].push_back({sums_[place].back().bytes + part.bytes, sums_[place].back().gain + part.gain});
+    }
+  }
+
+  double operator()(size_t place, int64_t left) const {
+    const std::vector<Sum>& sums = sums_[place];
+    const auto above = std::upper_bound(sums.begin(), sums.end(), left,
+                                        [](int64_t bytes, const Sum& sum) { return bytes < sum.bytes; });
+    const Sum& whole = *(above - 1);
+    if (above == sums.end()) return whole.gain;
+    return whole.gain + (above->gain - whole.gain) * static_cast<double>(left - whole.bytes) /
+                            static_cast<double>(above->bytes - whole.bytes);
+  }
+
+ private:
+  struct Sum {
+    int64_t bytes;
+    double gain;
+  };
+  std::vector<std::vector<Sum>> sums_;
+};
+
+/// What the groups before some place add up to, and how: a chain of choices.
+struct Partial {
+  int64_t bytes = 0;
+  double gain = 0;
+  int upgrade = -1;   // of the last group
+  size_t before = 0;  // index in the level before
+};
+
+/// The best choice, or `best` where none gains more or the search grows too large.
+Choice search(const Upgrades& upgrades, int64_t slack, Choice best) {
+  constexpr size_t kMostGroups = 2048, kMostPartials = size_t{1} << 20, kMostKept = size_t{1} << 24;
+  std::vector<size_t> order;
+  for (size_t g = 0; g < upgrades.size(); ++g)
+    if (!upgrades[g].empty()) order.push_back(g);
+  if (order.size() > kMostGroups) return best;
+  // Groups that matter most first: bounds of the rest are then tight.
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const auto most = [&](size_t g) {
+      double gain = 0;
+      for (const Upgrade& u : upgrades[g]) gain = std::max(gain, u.gain);
+      return gain;
+    };
+    return most(a) > most(b);
+  });
+  const Bound bound(upgrades, order);
+  // Sums of gains in another order differ by rounding: a choice counts as better only beyond it.
+  const double target = total_gain(upgrades, best) * (1 + 1e-12);
+  std::vector<std::vector<Partial>> levels = {{{}}};
+  size_t kept = 0;
+  for (size_t place = 0; place < order.size(); ++place) {
+    const std::vector<Upgrade>& options = upgrades[order[place]];
+    std::vector<Partial> next;
+    for (size_t i = 0; i < levels.back().size(); ++i) {
+      const Partial& from = levels.back()[i];
+      for (int u = -1; u < static_cast<int>(options.size()); ++u) {
+        Partial to{from.bytes, from.gain, u, i};
+        if (u >= 0) {
+          to.bytes += options[static_cast<size_t>(u)].bytes;
+          to.gain += options[static_cast<size_t>(u)].gain;
+        }
+        if (to.bytes <= slack && to.gain + bound(place + 1, slack - to.bytes) > target) next.push_back(to);
+      }
+    }
+    std::stable_sort(next.begin(), next.end(), [](const Partial& a, const Partial& b) {
+      return a.bytes != b.bytes ? a.bytes < b.bytes : a.gain > b.gain;
+    });
+    // Of two partial choices the one with more bytes must gain more.
+    double most = -1;
+    std::erase_if(next, [&](const Partial& p) {
+      const bool worse = p.gain <= most;
+      most = std::max(most, p.gain);
+      return worse;
+    });
+    kept += next.size();
+    if (next.empty() || next.size() > kMostPartials || kept > kMostKept) return best;
+    levels.push_back(std::move(next));
+  }
+  const auto top = std::max_element(levels.back().begin(), levels.back().end(),
+                                    [](const Partial& a, const Partial& b) { return a.gain < b.gain; });
+  Choice out(upgrades.size(), -1);
+  size_t at = static_cast<size_t>(top - levels.back().begin());
+  for (size_t place = order.size(); place-- > 0;) {
+    const Partial& p = levels[place + 1][at];
+    out[order[place]] = p.upgrade;
+    at = p.before;
+  }
+  return out;
+}
+
 }  // namespace
 
 std::vector<int> choose_options(std::span<const std::vector<Option>> groups, int64_t budget) {
@@ -178,6 +313,7 @@ std::vector<int> choose_options(std::span<const std::vector<Option>> groups, int
     Choice solved = solve(upgrades, slack);
     fill(upgrades, slack, solved);
     if (total_gain(upgrades, solved) >= total_gain(upgrades, best)) best = std::move(solved);
+    best = search(upgrades, slack, std::move(best));
   }
   for (size_t g = 0; g < groups.size(); ++g)
     if (best[g] >= 0) chosen[g] = upgrades[g][best[g]].option;

@@ -14,11 +14,11 @@ struct Option {
 };
 
 /// The index of the option chosen for each group, such that their bytes add up to at most `budget` and their
-/// gains to as much as possible. Each group has 1 to 256 options. Exact where the slack (the budget above the
-/// cheapest choice) in units of the options' common divisor is at most 65536 and there are at most 2048
-/// groups; otherwise sizes are rounded up to 1/65536 of the slack (coarser above 2048 groups, to bound the
-/// memory to 128 MiB), so that the gain is at least the best within slack * (1 - groups / 65536), and what is
-/// left is filled greedily by gain per byte. An option that is smaller and gains no less than another always
+/// gains to as much as possible. Each group has 1 to 256 options. A dynamic programme over sizes rounded up to
+/// 1/65536 of the slack (the budget above the cheapest choice) gives a first choice, with a gain of at least the
+/// best within slack * (1 - groups / 65536); a search over partial choices, cut off where the fractional bound
+/// shows that they cannot beat it, then makes it the best. The search ends early, with the best so far, above
+/// 2^20 partial choices at a time and above 2048 groups. An option that is smaller and gains no less than another always
 /// wins over it. Ties go to earlier groups. Deterministic and thread-safe. The caller promises (NIBBLE_CHECK)
 /// a budget that the cheapest choice keeps, and that the budget and all sums of bytes fit in 62 bits.
 std::vector<int> choose_options(std::span<const std::vector<Option>> groups, int64_t budget);

@@ -9,15 +9,16 @@ import json
 import pathlib
 
 import torch
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+import transformers
 
 HERE = pathlib.Path(__file__).parent
 
 
 def sizes(path):
-    config = Qwen2VLConfig.from_dict(json.loads(path.read_text()))
+    fields = json.loads(path.read_text())
+    kind = getattr(transformers, fields["architectures"][0])
     with torch.device("meta"):
-        model = Qwen2VLForConditionalGeneration(config)
+        model = kind(kind.config_class.from_dict(fields))
     model.tie_weights()
     linears = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
     return {"parameters": sum(p.numel() for p in model.parameters()), "linears": len(linears)}
