@@ -320,6 +320,43 @@ TEST_F(Cli, QuantizedModelsAreNotQuantizedAgain) {
   EXPECT_THAT(inspected.out, AllOf(HasSubstr("nf4"), HasSubstr("skip list")));
 }
 
+TEST_F(Cli, EightBitsAreWrittenReadAndJudged) {
+  const std::string out = temp("int8");
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy int8 -o " + out).code, 0);
+  const io::Json config = io::read_json(fs::path(out) / "config.json").at("quantization_config");
+  EXPECT_EQ(config.at("load_in_8bit"), true);
+  EXPECT_EQ(config.at("load_in_4bit"), false);
+  EXPECT_EQ(config.at("llm_int8_skip_modules"), io::Json::array({"lm_head"}));
+  const Outcome inspected = nibble("inspect --json " + out);
+  for (const auto& [name, linear] : io::parse_json(inspected.out, "inspect").at("storage").at("linears").items())
+    EXPECT_EQ(linear.at("stored"), "int8") << name;
+  const std::string ask = " --image " + kPicture + " --prompt 'Describe this image.'";
+  const Outcome answer = nibble("generate " + out + ask), original = nibble("generate " + kModel + ask);
+  EXPECT_EQ(answer.code, 0);
+  EXPECT_EQ(answer.out, original.out);  // 8 bits do not break this model
+  expect_error("quantize " + out + " --policy all -o " + temp("again"), "quantized already");
+
+  const auto file = io::Checkpoint(out).file_of("visual.blocks.0.mlp.fc1.SCB");
+  const io::SafetensorsFile tensors(file);
+  const auto info = tensors.tensors().at("visual.blocks.0.mlp.fc1.SCB");
+  overwrite(file, static_cast<std::streamoff>(info.begin), std::string("\0\0\x80\xff", 4));  // minus infinity
+  expect_error("generate " + out + ask, "visual.blocks.0.mlp.fc1", "SCB");
+}
+
+TEST_F(Cli, SizesWithoutWeightsAreThePublishedOnes) {
+  const std::string configs = NIBBLE_ROOT "/tests/model/configs/";
+  const auto sizes = [&](const std::string& model) { return nibble("inspect " + configs + model + ".json").out; };
+  EXPECT_THAT(sizes("Llama-3.2-11B-Vision-Instruct"),
+              AllOf(HasSubstr("10.670 B"), HasSubstr(" 521\n"), HasSubstr("19.87 GiB"), HasSubstr("6.54 GiB"),
+                    HasSubstr("6.69 GiB"), HasSubstr("published for Llama-3.2-11B-Vision, codes alone  7.23 GiB")));
+  EXPECT_THAT(sizes("phi-4"), AllOf(HasSubstr("14.660 B"), HasSubstr("27.31 GiB"), HasSubstr("8.26 GiB"),
+                                    HasSubstr("8.46 GiB"), HasSubstr("published for phi-4, codes alone  9.49 GiB")));
+  EXPECT_THAT(sizes("Llama-3.2-90B-Vision-Instruct"),
+              AllOf(HasSubstr(" 941\n"), HasSubstr("165.02 GiB"), HasSubstr("44.30 GiB"), HasSubstr("45.58 GiB")));
+  EXPECT_THAT(sizes("pixtral-12b"), AllOf(HasSubstr(" 450\n"), HasSubstr("23.62 GiB"), HasSubstr("7.95 GiB")));
+  EXPECT_THAT(sizes("Qwen2-VL-2B-Instruct"), HasSubstr("first upload, codes alone  1.99 GiB"));
+}
+
 TEST_F(Cli, TheSameBytesForAnyNumberOfThreads) {
   const std::string data = " --data " NIBBLE_ROOT "/pictures/calibration/samples.jsonl --budget 20% -o ";
   ASSERT_EQ(nibble("quantize --threads 1 " + kModel + data + temp("one")).code, 0);
