@@ -58,10 +58,16 @@ io::Json special_tokens(const io::Checkpoint& checkpoint) {
 
 ChatFormat::ChatFormat(const model::Binding& binding)
     : image_(binding.family().image),
-      special_(special_tokens(binding.checkpoint())),
-      template_(find_template(binding)) {}
+      special_(special_tokens(binding.checkpoint())) {
+  try {
+    template_ = find_template(binding);
+  } catch (const Error& e) {
+    error_ = e.what();
+  }
+}
 
 std::string ChatFormat::turn(const std::string& text, size_t pictures) const {
+  if (!template_) fail("{}", error_);
   io::Json message = {{"role", "user"}};
   if (image_ == model::ImageFormat::none) {
     message["content"] = text;
@@ -75,7 +81,7 @@ std::string ChatFormat::turn(const std::string& text, size_t pictures) const {
   context["tools"] = nullptr;
   context["documents"] = nullptr;
   context["add_generation_prompt"] = true;
-  return template_.render(context);
+  return template_->render(context);
 }
 
 bool ChatFormat::adds_special_tokens(const std::string& turn) const {

@@ -1,6 +1,7 @@
 // The chat format of a checkpoint: its own template where it brings one, else its family's.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "model/binding.h"
@@ -12,7 +13,8 @@ namespace nibble::data {
 class ChatFormat {
  public:
   /// Reads chat_template.jinja, chat_template.json (families that take pictures) or tokenizer_config.json, in
-  /// this order, and the special tokens of tokenizer_config.json. Throws Error naming the file.
+  /// this order, and the special tokens of tokenizer_config.json. A template that cannot be used is an error
+  /// only when a turn is made: raw prompts do not need it.
   explicit ChatFormat(const model::Binding& binding);
 
   /// A user's turn of some pictures and a text, up to where the answer begins. Throws Error naming the file and
@@ -30,7 +32,8 @@ class ChatFormat {
  private:
   model::ImageFormat image_;
   io::Json special_;  // name -> token
-  text::jinja::Template template_;
+  std::optional<text::jinja::Template> template_;
+  std::string error_;  // why there is no template
 };
 
 }  // namespace nibble::data

@@ -100,13 +100,14 @@ TEST_F(Chat, WhatATemplateRefusesIsSaidWithItsFile) {
   EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }),
               AllOf(HasSubstr("chat_template.jinja"), HasSubstr("no system role")));
   write("chat_template.jinja", "one\n{% include 'other' %}");
-  EXPECT_THAT(error_of([&] { format(); }),
+  EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }),
               AllOf(HasSubstr("chat_template.jinja"), HasSubstr("line 2"), HasSubstr("--raw")));
+  EXPECT_EQ(format().raw("Hi", ""), "Hi");
   fs::remove(folder_ / "chat_template.jinja");
   write("tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "x"}]})");
-  EXPECT_THAT(error_of([&] { format(); }), AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"default\"")));
+  EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }), AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"default\"")));
   write("tokenizer_config.json", R"({"chat_template": 3})");
-  EXPECT_THAT(error_of([&] { format(); }), HasSubstr("tokenizer_config.json"));
+  EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }), HasSubstr("tokenizer_config.json"));
 }
 
 }  // namespace
