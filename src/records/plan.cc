@@ -64,7 +64,7 @@ Plan plan_from_json(const io::Json& json, const std::string& what) {
   Plan plan;
   plan.family = non_empty(fields, "family");
   plan.model = fields.string("model");
-  plan.format = fields.string("format", "nf4");
+  plan.format = fields.string("format");
   if (plan.format != "nf4" && plan.format != "int8")
     fail("{}: \"format\" is \"{}\"; \"nf4\" and \"int8\" are known", what, printable(plan.format));
   plan.policy = non_empty(fields, "policy");
