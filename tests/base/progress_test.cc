@@ -17,7 +17,7 @@ namespace {
 /// terminals.
 template <typename Work>
 std::optional<std::string> on_terminal(const Work& work) {
-  const int control = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+  const int control = posix_openpt(O_RDWR | O_NOCTTY);
   if (control < 0 || grantpt(control) != 0 || unlockpt(control) != 0) return std::nullopt;
   const int terminal = open(ptsname(control), O_RDWR | O_NOCTTY);
   if (terminal < 0) return std::nullopt;
@@ -26,11 +26,12 @@ std::optional<std::string> on_terminal(const Work& work) {
   work();
   dup2(saved, STDERR_FILENO);
   close(saved);
-  std::string text(65536, '\0');
-  const ssize_t n = read(control, text.data(), text.size());
   close(terminal);
+  // With the terminal closed, what was written arrives to its end; a read of what is "there now" may be early.
+  std::string text;
+  char part[4096];
+  for (ssize_t n; (n = read(control, part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(n));
   close(control);
-  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
   return text;
 }
 

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "support/temp_folder.h"
 
 namespace nibble::data {
 namespace {
@@ -22,13 +23,11 @@ const fs::path kFamilies = NIBBLE_ROOT "/tests/data/goldens/families";
 class Chat : public testing::Test {
  protected:
   void open(const std::string& family) {
-    folder_ = fs::path(testing::TempDir()) / ("chat_" + family);
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
+    temp_ = std::make_unique<test::TempFolder>();
+    folder_ = temp_->path();
     for (const auto& entry : fs::directory_iterator(kFamilies / family))
       fs::copy_file(entry.path(), folder_ / entry.path().filename());
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   void write(const std::string& name, const std::string& text) { std::ofstream(folder_ / name) << text; }
   ChatFormat format() {
@@ -36,6 +35,7 @@ class Chat : public testing::Test {
     return ChatFormat(*binding_);
   }
 
+  std::unique_ptr<test::TempFolder> temp_;
   fs::path folder_;
   std::unique_ptr<model::Binding> binding_;
 };

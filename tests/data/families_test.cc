@@ -11,6 +11,7 @@
 #include "data/prompts.h"
 #include "io/safetensors.h"
 #include "run/forward.h"
+#include "support/temp_folder.h"
 
 namespace nibble::data {
 namespace {
@@ -104,9 +105,8 @@ TEST_P(FamilyGoldens, PromptsSideBySideAnswerAsAlone) {
 }
 
 TEST_P(FamilyGoldens, ConfigOfTransformers5IsTheSameModel) {
-  const fs::path copy = fs::path(testing::TempDir()) / (std::string("v5_") + GetParam());
-  fs::remove_all(copy);
-  fs::create_directories(copy);
+  const test::TempFolder temp;
+  const fs::path& copy = temp.path();
   for (const auto& entry : fs::directory_iterator(folder()))
     if (entry.path().filename() != "config.json" && entry.path().filename() != "config.v5.json")
       fs::copy_file(entry.path(), copy / entry.path().filename());
@@ -128,7 +128,6 @@ TEST_P(FamilyGoldens, ConfigOfTransformers5IsTheSameModel) {
     ASSERT_EQ(a.rows(), b.rows());
     EXPECT_EQ(std::memcmp(a.data(), b.data(), static_cast<size_t>(a.tensor().bytes())), 0) << c.prompt;
   }
-  fs::remove_all(copy);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, FamilyGoldens,

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "plan/groups.h"
 #include "records/snapshot.h"
+#include "support/temp_folder.h"
 
 namespace nibble::plan {
 namespace {
@@ -262,15 +263,15 @@ TEST(Plan, AModelWithoutLinears) {
 /// A list file that lives as long as the object.
 class ListFile {
  public:
-  explicit ListFile(const std::string& text)
-      : path_(std::filesystem::path(::testing::TempDir()) / "nibble_list.txt") {
-    std::ofstream(path_, std::ios::binary) << text;
+  explicit ListFile(const std::string& text) {
+    std::ofstream(path(), std::ios::binary) << text;
   }
-  ~ListFile() { std::filesystem::remove(path_); }
-  std::string policy() const { return "list:" + path_.string(); }
+  std::string policy() const { return "list:" + path().string(); }
 
  private:
-  std::filesystem::path path_;
+  std::filesystem::path path() const { return folder_ / "list.txt"; }
+
+  test::TempFolder folder_;
 };
 
 TEST(PlanList, NamesParentsAndWeights) {

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "records/sample_records.h"
 #include "records/snapshot.h"
+#include "support/temp_folder.h"
 
 namespace nibble::records {
 namespace {
@@ -277,10 +278,10 @@ TEST(Records, BadMultipleChoiceIsRefused) {
 TEST(Records, TwoSpellingsOfOneFieldInAFileAreRefused) {
   std::string text = io::dump_json(to_json(sample_plan()));
   text.replace(text.find("\"keep\": true"), 12, "\"keep\": true, \"keep\": false");
-  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "nibble_twice.json";
+  const test::TempFolder folder;
+  const std::filesystem::path path = folder / "twice.json";
   std::ofstream(path) << text;
   EXPECT_THAT(error_of([&] { read_plan(path); }), HasSubstr("keep"));
-  std::filesystem::remove(path);
 }
 
 TEST(Records, DamagedTextsAreReadOrRefused) {

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "support/temp_folder.h"
 #include "vision/golden_files.h"
 
 namespace nibble::vision {
@@ -58,10 +59,10 @@ TEST(DecodeImage, IsTheSameForAnyNumberOfThreads) {
 }
 
 TEST(DecodeImage, GoesByContentNotByName) {
-  const auto path = std::filesystem::path(testing::TempDir()) / "vision_a_png.jpg";
+  const test::TempFolder folder;
+  const auto path = folder / "a_png.jpg";
   io::write_file(path, picture_bytes("png_c2_d8.png"));
   EXPECT_EQ(pixel_hash(load_image(path)), pixel_hash(decode_image(picture_bytes("png_c2_d8.png"), "x")));
-  std::filesystem::remove(path);
   EXPECT_THROW(load_image(path), Error);
 }
 
