@@ -8,7 +8,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "plan/groups.h"
+#include "plan/errors.h"
+#include "records/groups.h"
 #include "plan/knapsack.h"
 #include "plan/name_list.h"
 
@@ -21,7 +22,7 @@ using records::Part;
 /// What a policy decides from.
 struct Task {
   const records::Measurements& measurements;
-  const std::vector<Group>& groups;
+  const std::vector<records::Group>& groups;
   std::string_view argument;  // of the policy: "7" of "random:7"
   int64_t budget;             // bytes of tensor data; only for policies that need one
   int64_t all4;               // bytes of tensor data with every linear in 4 bits
@@ -32,7 +33,7 @@ using Decide = void (*)(const Task&, std::vector<Decision>&);
 
 constexpr std::string_view kOverBudget = "over budget";
 
-void decide_group(const Group& group, bool keep, std::string_view reason, double score,
+void decide_group(const records::Group& group, bool keep, std::string_view reason, double score,
                   std::vector<Decision>& decisions) {
   for (const size_t member : group.members) {
     decisions[member].keep = keep;
@@ -122,7 +123,7 @@ void keep_in_order(const Task& task, const std::vector<Ranked>& ranked, const st
                    std::vector<Decision>& decisions) {
   int64_t bytes = task.all4;
   for (size_t rank = 0; rank < order.size(); ++rank) {
-    const Group& group = task.groups[order[rank]];
+    const records::Group& group = task.groups[order[rank]];
     const bool keep = group.extra_bytes() <= task.budget - bytes;
     if (keep) bytes += group.extra_bytes();
     const Ranked& seen = ranked[order[rank]];
@@ -138,7 +139,7 @@ std::string error_text(const SeenError& seen) {
 }
 
 /// The largest error among a group's members.
-SeenError largest_error(const Task& task, const Group& group,
+SeenError largest_error(const Task& task, const records::Group& group,
                         SeenError (*error)(const records::LinearErrors&)) {
   SeenError largest;
   bool first = true;
@@ -299,7 +300,7 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
     decision.name = linear.name;
     plan.decisions.push_back(std::move(decision));
   }
-  const std::vector<Group> groups = group_linears(inventory);
+  const std::vector<records::Group> groups = group_linears(inventory);
   const Task task{measurements, groups, split(policy).second, plan.budget_bytes, plan.bytes_all4};
   kDecide[static_cast<size_t>(&help - kHelp.data())](task, plan.decisions);
   plan.bytes = bytes_of(inventory, plan);

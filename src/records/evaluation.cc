@@ -15,9 +15,6 @@ namespace nibble::records {
 namespace {
 
 constexpr std::string_view kKind = "evaluation";
-constexpr int kResamples = 2000;
-constexpr uint64_t kSeed = 20240607;
-constexpr double kLow = 0.025, kHigh = 0.975;
 
 double same(double value) {
   return value;
@@ -87,20 +84,6 @@ struct Ratio {
   double value() const { return share > 0 ? sum / share : 0; }
 };
 
-/// A number in [0, n): the high word of the product, the same on every platform.
-size_t draw(std::mt19937_64& generator, size_t n) {
-  __extension__ using Wide = unsigned __int128;
-  return static_cast<size_t>((static_cast<Wide>(generator()) * n) >> 64);
-}
-
-/// The value at `share` of the sorted values, linear between neighbours.
-double quantile(std::span<const double> sorted, double share) {
-  const double place = share * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<size_t>(place);
-  const size_t above = std::min(below + 1, sorted.size() - 1);
-  return std::lerp(sorted[below], sorted[above], place - static_cast<double>(below));
-}
-
 template <typename Totals, size_t N>
 Totals totals_of(const std::vector<const SampleResult*>& samples,
                  const std::array<Measure<Totals>, N>& measures) {
@@ -113,7 +96,7 @@ Totals totals_of(const std::vector<const SampleResult*>& samples,
       all[m].add(ratios[i][m]);
     }
   std::array<std::vector<double>, N> resampled;
-  std::mt19937_64 generator(kSeed);
+  std::mt19937_64 generator(kBootstrapSeed);
   for (int resample = 0; resample < kResamples; ++resample) {
     std::array<Ratio, N> drawn;
     for (size_t i = 0; i < samples.size(); ++i) {
@@ -129,9 +112,9 @@ Totals totals_of(const std::vector<const SampleResult*>& samples,
     Interval& total = out.*measures[m].total;
     total = {mean, mean, mean};
     if (resampled[m].empty() || !std::isfinite(mean)) continue;
-    std::sort(resampled[m].begin(), resampled[m].end());
-    total.low = measures[m].finish(quantile(resampled[m], kLow));
-    total.high = measures[m].finish(quantile(resampled[m], kHigh));
+    const auto [low, high] = interval_ends(resampled[m]);
+    total.low = measures[m].finish(low);
+    total.high = measures[m].finish(high);
   }
   return out;
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "records/interval.h"
 #include "records/inventory.h"
 
 namespace nibble::records {
@@ -27,12 +28,6 @@ struct SampleResult {
   double agreement = 0;  // share of positions with the same most probable token; 1 without a reference
 
   friend bool operator==(const SampleResult&, const SampleResult&) = default;
-};
-
-/// A mean with its 95 % bootstrap interval over samples.
-struct Interval {
-  double mean = 0, low = 0, high = 0;
-  friend bool operator==(const Interval&, const Interval&) = default;
 };
 
 /// Totals of the samples with an answer: exact is a share of those that were generated, the others are means

@@ -100,6 +100,10 @@ LinearRecord linear_from_json(const io::Fields& fields) {
 
 }  // namespace
 
+Modality modality_field(const io::Fields& fields, std::string_view key) {
+  return parse_enum<Modality>(fields, key, kModalityNames);
+}
+
 std::string_view modality_name(Modality modality) {
   return name_of(modality, kModalityNames);
 }

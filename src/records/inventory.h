@@ -19,6 +19,9 @@ enum class Modality : uint8_t { vision, text };
 inline constexpr std::array kModalities = {Modality::vision, Modality::text};
 std::string_view modality_name(Modality modality);  // "vision", "text"
 
+/// Reads the name of a modality; throws Error naming the field.
+Modality modality_field(const io::Fields& fields, std::string_view key);
+
 /// Which part of the model a linear lies in.
 enum class Part : uint8_t { vision, projector, text };
 std::string_view part_name(Part part);  // "vision", "projector", "text"

@@ -2,10 +2,12 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "records/fields.h"
+#include "records/groups.h"
 
 namespace nibble::records {
 namespace {
@@ -33,6 +35,10 @@ io::Json errors_to_json(const LinearErrors& errors) {
   json["weight"] = writable(errors.weight, errors.name, "weight");
   json["largest_block"] = writable(errors.largest_block, errors.name, "largest_block");
   json["activation"] = activation_to_json(errors.activation, errors.name);
+  if (errors.rounded)
+    json["rounded"] = {{"bytes4", errors.rounded->bytes4},
+                       {"weight", writable(errors.rounded->weight, errors.name, "weight")},
+                       {"activation", activation_to_json(errors.rounded->activation, errors.name)}};
   if (errors.slices.empty()) return json;
   json["slices"] = io::Json::array();
   for (const SliceErrors& slice : errors.slices)
@@ -59,12 +65,19 @@ std::array<ActivationError, 2> activation_from_json(const io::Fields& activation
 }
 
 LinearErrors errors_from_json(const io::Fields& fields) {
-  check_keys(fields, {"name", "weight", "largest_block", "activation", "slices"});
+  check_keys(fields, {"name", "weight", "largest_block", "activation", "rounded", "slices"});
   LinearErrors errors;
   errors.name = non_empty(fields, "name");
   errors.weight = non_negative(fields, "weight");
   errors.largest_block = non_negative(fields, "largest_block");
   errors.activation = activation_from_json(fields.object("activation"));
+  if (fields.has("rounded")) {
+    const io::Fields rounded = fields.object("rounded");
+    check_keys(rounded, {"bytes4", "weight", "activation"});
+    errors.rounded = {.bytes4 = count(rounded, "bytes4"),
+                      .weight = non_negative(rounded, "weight"),
+                      .activation = activation_from_json(rounded.object("activation"))};
+  }
   if (!fields.has("slices")) return errors;
   for (const io::Json& item : fields.array("slices")) {
     const io::Fields slice(item, fmt::format("{}: slices[{}]", fields.what(), errors.slices.size()));
@@ -76,7 +89,59 @@ LinearErrors errors_from_json(const io::Fields& fields) {
   return errors;
 }
 
+std::vector<MeasuredInput> inputs_from_json(const io::Fields& fields) {
+  std::vector<MeasuredInput> out;
+  for (const io::Json& item : fields.array("inputs")) {
+    const io::Fields input(item, fmt::format("{}: inputs[{}]", fields.what(), out.size()));
+    check_keys(input, {"id", "modality", "positions"});
+    out.push_back({.id = input.string("id"),
+                   .modality = modality_field(input, "modality"),
+                   .positions = count(input, "positions")});
+  }
+  return out;
+}
+
+std::vector<SoloRun> solo_from_json(const io::Fields& fields, const Measurements& measurements) {
+  std::set<std::string> groups;
+  for (const Group& group : group_linears(measurements.inventory, measurements.fuse)) groups.insert(group.name);
+  std::vector<SoloRun> out;
+  std::set<std::pair<std::string, std::string>> seen;
+  for (const io::Json& item : fields.array("solo")) {
+    const io::Fields run(item, fmt::format("{}: solo[{}]", fields.what(), out.size()));
+    check_keys(run, {"group", "rounding", "kl"});
+    SoloRun solo{.group = non_empty(run, "group"), .rounding = rounding_kind(run, "rounding"), .kl = {}};
+    if (!groups.contains(solo.group))
+      fail("{}: the inventory has no group \"{}\"", run.what(), printable(solo.group));
+    if (solo.rounding != "plain" && solo.rounding != measurements.rounding.kind)
+      fail("{}: \"rounding\" is \"{}\", but the measurements were made with \"{}\"", run.what(), solo.rounding,
+           measurements.rounding.kind);
+    if (!seen.emplace(solo.group, solo.rounding).second)
+      fail("{}: \"{}\" with {} rounding occurs twice", run.what(), printable(solo.group), solo.rounding);
+    for (const io::Json& value : run.array("kl")) {
+      if (!value.is_number() || !(value.get<double>() >= 0))
+        fail("{}: \"kl\" holds something that is no number from 0", run.what());
+      solo.kl.push_back(value.get<double>());
+    }
+    if (solo.kl.size() != measurements.inputs.size())
+      fail("{}: \"kl\" has {} entries for {} inputs", run.what(), solo.kl.size(), measurements.inputs.size());
+    out.push_back(std::move(solo));
+  }
+  return out;
+}
+
 }  // namespace
+
+double mean_kl(const Measurements& measurements, std::span<const double> kl, Modality modality) {
+  NIBBLE_CHECK(kl.size() == measurements.inputs.size());
+  double sum = 0, positions = 0;
+  for (size_t i = 0; i < kl.size(); ++i) {
+    const MeasuredInput& input = measurements.inputs[i];
+    if (input.modality != modality) continue;
+    sum += kl[i] * static_cast<double>(input.positions);
+    positions += static_cast<double>(input.positions);
+  }
+  return positions > 0 ? sum / positions : 0;
+}
 
 double ActivationError::relative() const {
   if (rows == 0 || noise == 0) return 0;
@@ -92,16 +157,32 @@ io::Json to_json(const Measurements& measurements) {
   for (const Modality modality : kModalities)
     json["rows"][std::string(modality_name(modality))] = measurements.rows[index_of(modality)];
   json["compute"] = measurements.compute;
+  json["window"] = measurements.window;
+  json["rounding"] = to_json(measurements.rounding);
+  json["fuse"] = measurements.fuse;
+  json["effort"] = measurements.effort;
   json["inventory"] = to_json(measurements.inventory);
   json["errors"] = io::Json::array();
   for (const auto& errors : measurements.errors) json["errors"].push_back(errors_to_json(errors));
+  json["inputs"] = io::Json::array();
+  for (const MeasuredInput& input : measurements.inputs)
+    json["inputs"].push_back({{"id", writable(input.id)},
+                              {"modality", modality_name(input.modality)},
+                              {"positions", input.positions}});
+  json["solo"] = io::Json::array();
+  for (const SoloRun& run : measurements.solo) {
+    io::Json kl = io::Json::array();
+    for (const double value : run.kl) kl.push_back(writable(value, run.group, "kl"));
+    json["solo"].push_back({{"group", run.group}, {"rounding", run.rounding}, {"kl", std::move(kl)}});
+  }
   return json;
 }
 
 Measurements measurements_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Measurements::kVersion,
-               {"data", "samples", "rows", "compute", "inventory", "errors"});
+               {"data", "samples", "rows", "compute", "window", "rounding", "fuse", "effort", "inventory", "errors",
+                "inputs", "solo"});
   Measurements measurements;
   for (const auto& item : fields.array("data")) {
     if (!item.is_string()) fail("{}: \"data\" holds something that is no string", what);
@@ -113,6 +194,13 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
   for (const Modality modality : kModalities)
     measurements.rows[index_of(modality)] = count(rows, modality_name(modality));
   measurements.compute = compute_type(fields, "compute");
+  measurements.window = count(fields, "window");
+  measurements.rounding = rounding_field(fields, "rounding");
+  measurements.fuse = fields.boolean("fuse");
+  measurements.effort = fields.string("effort");
+  if (measurements.effort != "none" && measurements.effort != "auto" && measurements.effort != "full")
+    fail("{}: \"effort\" is \"{}\"; \"none\", \"auto\" and \"full\" are known", what,
+         printable(measurements.effort));
   const io::Fields inventory = fields.object("inventory");
   measurements.inventory = inventory_from_json(inventory.json(), inventory.what());
 
@@ -127,8 +215,13 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
     if (errors.name != linears[i].name)
       fail("{}: \"name\" is \"{}\", but the inventory has \"{}\" there", element.what(),
            printable(errors.name), printable(linears[i].name));
+    if (errors.rounded.has_value() == measurements.rounding.plain())
+      fail("{}: \"rounded\" {}, but the measurements' rounding is \"{}\"", element.what(),
+           errors.rounded ? "is there" : "is missing", measurements.rounding.kind);
     measurements.errors.push_back(std::move(errors));
   }
+  measurements.inputs = inputs_from_json(fields);
+  measurements.solo = solo_from_json(fields, measurements);
   return measurements;
 }
 

@@ -4,10 +4,12 @@
 #include <array>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "records/inventory.h"
+#include "records/rounding.h"
 
 namespace nibble::records {
 
@@ -30,28 +32,64 @@ struct SliceErrors {
   friend bool operator==(const SliceErrors&, const SliceErrors&) = default;
 };
 
-/// One linear in NF4 against its 16-bit self.
+/// A linear in NF4 with other codes than plain rounding's.
+struct RoundedErrors {
+  int64_t bytes4 = 0;                         // of all its tensors in a file
+  double weight = 0;                          // |W - Q(W)| / |W|
+  std::array<ActivationError, 2> activation;  // by Modality
+
+  friend bool operator==(const RoundedErrors&, const RoundedErrors&) = default;
+};
+
+/// One linear in NF4, plainly rounded, against its 16-bit self.
 struct LinearErrors {
   std::string name;
   double weight = 0;                          // |W - Q(W)| / |W|
   double largest_block = 0;                   // the same over the worst block of 64
   std::array<ActivationError, 2> activation;  // by Modality
   std::vector<SliceErrors> slices = {};       // of a fused linear
+  std::optional<RoundedErrors> rounded = {};  // by the measurements' rounding, where that is not plain
 
   friend bool operator==(const LinearErrors&, const LinearErrors&) = default;
 };
 
+/// One of the inputs that was measured on.
+struct MeasuredInput {
+  std::string id;                       // "images/0003.jpg", or the file and line of a text
+  Modality modality = Modality::text;   // vision: it has pictures
+  int64_t positions = 0;                // that the KL is a mean over: of the answer, or of the text's window
+
+  friend bool operator==(const MeasuredInput&, const MeasuredInput&) = default;
+};
+
+/// The model run with one group in 4 bits and everything else in 16.
+struct SoloRun {
+  std::string group, rounding;  // rounding: "plain", or the kind of the measurements' rounding
+  std::vector<double> kl;       // of each input: mean KL(16 bit || this) over its positions, nats
+
+  friend bool operator==(const SoloRun&, const SoloRun&) = default;
+};
+
 struct Measurements {
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = 2;
   Inventory inventory;
   std::vector<std::string> data;  // the calibration files as given
   int64_t samples = 0;
+  int64_t window = 0;                // of plain texts, in tokens; 0 where none was cut
   std::array<int64_t, 2> rows{};     // tokens seen, by Modality (vision: patches, at the tower's input)
   std::string compute;               // "f32" or "bf16"
-  std::vector<LinearErrors> errors;  // one for each linear of the inventory, in its order
+  Rounding rounding;                 // of the errors' `rounded` and of solo runs that are not plain
+  bool fuse = true;                  // groups are what serving engines fuse; false: every linear alone
+  std::string effort = "none";       // "none", "auto" or "full": which solo runs were made
+  std::vector<MeasuredInput> inputs;  // that the solo runs were made on, in order; empty without solo runs
+  std::vector<LinearErrors> errors;   // one for each linear of the inventory, in its order
+  std::vector<SoloRun> solo;          // in order of the groups; plain before the other rounding
 
   friend bool operator==(const Measurements&, const Measurements&) = default;
 };
+
+/// The mean KL of a run over the inputs of one modality, by positions; 0 where there are none.
+double mean_kl(const Measurements& measurements, std::span<const double> kl, Modality modality);
 
 io::Json to_json(const Measurements& measurements);
 /// Throws Error naming `what` and the field: other version, linears that do not match the inventory, ...

@@ -13,13 +13,108 @@ namespace {
 constexpr std::string_view kKind = "plan";
 
 Decision decision_from_json(const io::Fields& fields) {
-  check_keys(fields, {"name", "keep", "reason", "score"});
+  check_keys(fields, {"name", "keep", "rounding", "reason", "score"});
   Decision decision;
   decision.name = non_empty(fields, "name");
   decision.keep = fields.boolean("keep");
+  decision.rounding = rounding_kind(fields, "rounding");
   decision.reason = fields.string("reason");
   decision.score = finite(fields, "score");
   return decision;
+}
+
+io::Json by_modality(const std::array<double, 2>& values, std::string_view what) {
+  io::Json json = io::Json::object();
+  for (const Modality m : kModalities)
+    json[std::string(modality_name(m))] = writable(values[static_cast<size_t>(m)], what, modality_name(m));
+  return json;
+}
+
+std::array<double, 2> by_modality_from_json(const io::Fields& fields) {
+  check_keys(fields, {modality_name(Modality::vision), modality_name(Modality::text)});
+  std::array<double, 2> out{};
+  for (const Modality m : kModalities)
+    out[static_cast<size_t>(m)] = non_negative(fields, modality_name(m));
+  return out;
+}
+
+io::Json interval_to_json(const Interval& interval, std::string_view what) {
+  return {{"mean", writable(interval.mean, what, "mean")},
+          {"low", writable(interval.low, what, "low")},
+          {"high", writable(interval.high, what, "high")}};
+}
+
+Interval interval_from_json(const io::Fields& fields) {
+  check_keys(fields, {"mean", "low", "high"});
+  return {non_negative(fields, "mean"), non_negative(fields, "low"), non_negative(fields, "high")};
+}
+
+io::Json run_to_json(const VerifiedRun& run) {
+  io::Json json = io::Json::object();
+  json["label"] = run.label;
+  json["bytes"] = run.bytes;
+  json["kept"] = run.kept;
+  json["predicted"] = by_modality(run.predicted, run.label);
+  for (const Modality m : kModalities)
+    json["kl"][std::string(modality_name(m))] = interval_to_json(run.kl[static_cast<size_t>(m)], run.label);
+  return json;
+}
+
+VerifiedRun run_from_json(const io::Fields& fields) {
+  check_keys(fields, {"label", "bytes", "kept", "predicted", "kl"});
+  VerifiedRun run;
+  run.label = fields.string("label");
+  run.bytes = count(fields, "bytes");
+  run.kept = count(fields, "kept");
+  run.predicted = by_modality_from_json(fields.object("predicted"));
+  const io::Fields kl = fields.object("kl");
+  check_keys(kl, {modality_name(Modality::vision), modality_name(Modality::text)});
+  for (const Modality m : kModalities)
+    run.kl[static_cast<size_t>(m)] = interval_from_json(kl.object(modality_name(m)));
+  return run;
+}
+
+std::vector<std::string> strings_from_json(const io::Fields& fields, std::string_view key) {
+  std::vector<std::string> out;
+  for (const io::Json& item : fields.array(key)) {
+    if (!item.is_string()) fail("{}: \"{}\" holds something that is no string", fields.what(), key);
+    out.push_back(item.get<std::string>());
+  }
+  return out;
+}
+
+io::Json strings_to_json(const std::vector<std::string>& texts) {
+  io::Json out = io::Json::array();
+  for (const std::string& text : texts) out.push_back(writable(text));
+  return out;
+}
+
+io::Json verification_to_json(const Verification& verification) {
+  io::Json json = io::Json::object();
+  json["data"] = strings_to_json(verification.data);
+  for (const Modality m : kModalities)
+    json["inputs"][std::string(modality_name(m))] = verification.inputs[static_cast<size_t>(m)];
+  json["runs"] = io::Json::array();
+  for (const VerifiedRun& run : verification.runs) json["runs"].push_back(run_to_json(run));
+  json["chosen"] = verification.chosen;
+  return json;
+}
+
+Verification verification_from_json(const io::Fields& fields) {
+  check_keys(fields, {"data", "inputs", "runs", "chosen"});
+  Verification out;
+  out.data = strings_from_json(fields, "data");
+  const io::Fields inputs = fields.object("inputs");
+  check_keys(inputs, {modality_name(Modality::vision), modality_name(Modality::text)});
+  for (const Modality m : kModalities)
+    out.inputs[static_cast<size_t>(m)] = count(inputs, modality_name(m));
+  for (const io::Json& item : fields.array("runs"))
+    out.runs.push_back(
+        run_from_json(io::Fields(item, fmt::format("{}: runs[{}]", fields.what(), out.runs.size()))));
+  out.chosen = count(fields, "chosen");
+  if (out.chosen >= std::ssize(out.runs))
+    fail("{}: \"chosen\" is {}, but there are {} runs", fields.what(), out.chosen, out.runs.size());
+  return out;
 }
 
 bool is_sha256(std::string_view text) {
@@ -44,11 +139,22 @@ io::Json to_json(const Plan& plan) {
   json["bytes"] = plan.bytes;
   json["bytes_all4"] = plan.bytes_all4;
   json["bytes_all16"] = plan.bytes_all16;
+  json["fuse"] = plan.fuse;
+  json["rounding"] = to_json(plan.rounding);
+  json["data"] = strings_to_json(plan.data);
+  json["window"] = plan.window;
+  json["compute"] = plan.compute;
+  if (plan.predicted) json["predicted"] = by_modality(*plan.predicted, "plan");
+  if (plan.verification) json["verification"] = verification_to_json(*plan.verification);
+  json["curve"] = io::Json::array();
+  for (const CurvePoint& point : plan.curve)
+    json["curve"].push_back({{"bytes", point.bytes}, {"predicted", by_modality(point.predicted, "curve")}});
   json["decisions"] = io::Json::array();
   for (const auto& decision : plan.decisions) {
     io::Json item = io::Json::object();
     item["name"] = decision.name;
     item["keep"] = decision.keep;
+    item["rounding"] = decision.rounding;
     item["reason"] = writable(decision.reason);
     item["score"] = writable(decision.score, decision.name, "score");
     json["decisions"].push_back(std::move(item));
@@ -60,7 +166,8 @@ Plan plan_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Plan::kVersion,
                {"family", "model", "format", "policy", "budget", "measurements_digest", "budget_bytes", "bytes",
-                "bytes_all4", "bytes_all16", "decisions"});
+                "bytes_all4", "bytes_all16", "fuse", "rounding", "data", "window", "compute", "predicted",
+                "verification", "curve", "decisions"});
   Plan plan;
   plan.family = non_empty(fields, "family");
   plan.model = fields.string("model");
@@ -76,12 +183,28 @@ Plan plan_from_json(const io::Json& json, const std::string& what) {
   plan.bytes = count(fields, "bytes");
   plan.bytes_all4 = count(fields, "bytes_all4");
   plan.bytes_all16 = count(fields, "bytes_all16");
+  plan.fuse = fields.boolean("fuse");
+  plan.rounding = rounding_field(fields, "rounding");
+  plan.data = strings_from_json(fields, "data");
+  plan.window = count(fields, "window");
+  plan.compute = fields.string("compute");
+  if (!plan.compute.empty()) compute_type(fields, "compute");
+  if (fields.has("predicted")) plan.predicted = by_modality_from_json(fields.object("predicted"));
+  if (fields.has("verification")) plan.verification = verification_from_json(fields.object("verification"));
+  for (const io::Json& item : fields.array("curve")) {
+    const io::Fields point(item, fmt::format("{}: curve[{}]", what, plan.curve.size()));
+    check_keys(point, {"bytes", "predicted"});
+    plan.curve.push_back({count(point, "bytes"), by_modality_from_json(point.object("predicted"))});
+  }
   std::set<std::string> names;
   for (const auto& item : fields.array("decisions")) {
     const io::Fields element(item, fmt::format("{}: decisions[{}]", what, plan.decisions.size()));
     Decision decision = decision_from_json(element);
     if (!names.insert(decision.name).second)
       fail("{}: the name \"{}\" occurs twice", element.what(), printable(decision.name));
+    if (decision.rounding != "plain" && decision.rounding != plan.rounding.kind)
+      fail("{}: \"rounding\" is \"{}\", but the plan's is \"{}\"", element.what(), decision.rounding,
+           plan.rounding.kind);
     plan.decisions.push_back(std::move(decision));
   }
   return plan;

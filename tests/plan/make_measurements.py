@@ -66,12 +66,13 @@ for d in range(4):
 
 other = 2 * 2100 * HIDDEN
 record = {
-    "nibble": "measurements", "version": 1, "data": ["pictures.txt", "texts.txt"], "samples": 16,
-    "rows": {"vision": 4096, "text": 1300}, "compute": "f32",
+    "nibble": "measurements", "version": 2, "data": ["pictures.txt", "texts.txt"], "samples": 16,
+    "rows": {"vision": 4096, "text": 1300}, "compute": "f32", "window": 2048,
+    "rounding": {"kind": "plain", "damping": 0.0, "mix": 0.0}, "fuse": True, "effort": "none",
     "inventory": {"nibble": "inventory", "version": 1, "family": "qwen2_vl", "model": "models/made-up",
                   "parameters": other // 2 + sum(x["shape"][0] * x["shape"][1] for x in linears),
                   "other_bytes": other, "linears": linears},
-    "errors": errors,
+    "errors": errors, "inputs": [], "solo": [],
 }
 with open("tests/plan/goldens/measurements.json", "w", encoding="utf-8") as file:
     json.dump(record, file, indent=1)

@@ -11,7 +11,8 @@
 #include <set>
 
 #include "base/error.h"
-#include "plan/groups.h"
+#include "plan/errors.h"
+#include "records/groups.h"
 #include "records/snapshot.h"
 #include "support/temp_folder.h"
 
@@ -99,7 +100,7 @@ TEST(Plan, EveryPolicyKeepsItsPromises) {
       EXPECT_EQ(plan.bytes, bytes);
       EXPECT_LE(plan.bytes, plan.budget_bytes);
       // Nothing that is left would still fit.
-      for (const auto& group : group_linears(inventory))
+      for (const auto& group : records::group_linears(inventory))
         if (!groups.at(group.name)) {
           EXPECT_GT(plan.bytes + group.extra_bytes(), plan.budget_bytes)
               << policy << " " << budget << " " << group.name;
@@ -113,7 +114,7 @@ TEST(Plan, EveryPolicyKeepsItsPromises) {
 /// The sum over the groups left in 4 bits of their largest squared activation error.
 double harm_left(const Plan& plan) {
   double harm = 0;
-  for (const auto& group : group_linears(measured().inventory)) {
+  for (const auto& group : records::group_linears(measured().inventory)) {
     double largest = 0;
     for (const size_t member : group.members)
       if (!plan.decisions[member].keep)
@@ -301,7 +302,7 @@ TEST(PlanList, WhatMatchesNothingIsNamedWithItsLine) {
         "\nvisual.merger.mlp.0.weight.weight", "\nvisual.blocks.0.mlp.fc11"}) {
     const ListFile file(text);
     EXPECT_THAT(error_of([&] { make_plan(measured(), file.policy(), ""); }),
-                AllOf(HasSubstr("nibble_list.txt line "), HasSubstr("is no linear of this model")))
+                AllOf(HasSubstr("list.txt line "), HasSubstr("is no linear of this model")))
         << text;
   }
   const ListFile file("visual\n\nmodel.layers.9");
@@ -325,7 +326,7 @@ TEST(PlanGroups, AreInOrderOfTheFirstMemberAndMayBeApart) {
     inventory.linears.back().bytes16 = 10;
     inventory.linears.back().bytes4 = 3;
   }
-  const auto groups = group_linears(inventory);
+  const auto groups = records::group_linears(inventory);
   ASSERT_EQ(groups.size(), 3u);
   EXPECT_EQ(groups[0].name, "b");
   EXPECT_EQ(groups[0].members, (std::vector<size_t>{0, 2}));

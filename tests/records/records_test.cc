@@ -99,7 +99,7 @@ TEST(Records, WrongKindAndVersionSayWhatIsExpected) {
       ::testing::AllOf(HasSubstr("a/p.json"), HasSubstr("\"plan\""), HasSubstr("expected \"measurements\"")));
   json["version"] = 7;
   EXPECT_THAT(error_of([&] { plan_from_json(json, "a/p.json"); }),
-              ::testing::AllOf(HasSubstr("a/p.json"), HasSubstr("version 7"), HasSubstr("reads version 1")));
+              ::testing::AllOf(HasSubstr("a/p.json"), HasSubstr("version 7"), HasSubstr("reads version 2")));
   json.erase("nibble");
   EXPECT_THAT(error_of([&] { plan_from_json(json, "a/p.json"); }), HasSubstr("no \"nibble\" field"));
   EXPECT_THAT(error_of([] { plan_from_json(io::Json::array(), "a/p.json"); }), HasSubstr("a/p.json"));
@@ -141,10 +141,18 @@ TEST(Records, EveryFieldIsNeeded) {
   };
   const auto measurements = [](const io::Json& j, const std::string& w) { measurements_from_json(j, w); };
   for (const char* at : {"", "/rows", "/inventory", "/inventory/linears/1", "/errors/2",
-                         "/errors/2/activation", "/errors/2/activation/text"})
+                         "/errors/2/activation", "/errors/2/activation/text", "/errors/1/rounded", "/rounding",
+                         "/inputs/0", "/solo/1"})
     check(to_json(sample_measurements()), at, measurements);
-  for (const char* at : {"", "/decisions/1"})
-    check(to_json(sample_plan()), at, [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
+  const auto plan = [](const io::Json& j, const std::string& w) { plan_from_json(j, w); };
+  for (const char* at : {"/decisions/1", "/rounding", "/predicted", "/verification", "/verification/inputs",
+                         "/verification/runs/0", "/verification/runs/1/kl", "/verification/runs/1/kl/text",
+                         "/curve/1", "/curve/1/predicted"})
+    check(to_json(sample_plan()), at, plan);
+  records::Plan unverified = sample_plan();
+  unverified.predicted.reset();
+  unverified.verification.reset();
+  check(to_json(unverified), "", plan);
   for (const char* at : {"", "/answers", "/answers/kl", "/texts", "/texts/perplexity", "/samples/3"})
     check(to_json(sample_text_evaluation()), at,
           [](const io::Json& j, const std::string& w) { evaluation_from_json(j, w); });
@@ -156,6 +164,17 @@ TEST(Records, EveryFieldIsNeeded) {
 
 TEST(Records, BadMeasurementsAreRefused) {
   const std::vector<Spoiled> list = {
+      {"/rounding/kind", "best", "\"best\"; \"plain\", \"search\" and \"feedback\" are known"},
+      {"/rounding/mix", 1.5, "mix"},
+      {"/effort", "some", "\"effort\" is \"some\""},
+      {"/inputs/0/modality", "sound", "modality"},
+      {"/solo/0/group", "nothing", "no group \"nothing\""},
+      {"/solo/0/rounding", "search", "made with \"feedback\""},
+      {"/solo/0/rounding", "feedback", "occurs twice"},
+      {"/solo/0/kl", {1.0}, "\"kl\" has 1 entries for 2 inputs"},
+      {"/solo/0/kl", {1.0, -1.0}, "no number from 0"},
+      {"/rounding/kind", "plain", "\"rounded\" is there"},
+      {"/errors/0/rounded", nullptr, "\"rounded\" is missing"},
       {"/inventory/linears/1/bytes4", -1, "linears[1]"},
       {"/inventory/linears/1/bytes4", -1, "\"bytes4\" is -1"},
       {"/inventory/linears/1/bytes4", "many", "bytes4"},
@@ -207,6 +226,10 @@ TEST(Records, BadMeasurementsAreRefused) {
 
 TEST(Records, BadPlansAreRefused) {
   const std::vector<Spoiled> list = {
+      {"/decisions/1/rounding", "search", "the plan's is \"feedback\""},
+      {"/verification/chosen", 2, "\"chosen\" is 2, but there are 2 runs"},
+      {"/predicted/text", -1.0, "text"},
+      {"/data/0", 3, "no string"},
       {"/bytes", -1, "bytes"},
       {"/budget_bytes", -5, "budget_bytes"},
       {"/measurements_digest", "xyz", "measurements_digest"},

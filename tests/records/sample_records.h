@@ -53,6 +53,15 @@ inline records::Measurements sample_measurements() {
       {"model.layers.3.self_attn.q_proj", 0.0929, 0.14, {{{1024, 16, 100}, {1234, 2.5, 40}}}},
       {"model.layers.3.self_attn.k_proj", 0.0931, 0.2, {{{1024, 1, 0}, {1234, 0, 0}}}},
   };
+  m.window = 2048;
+  m.rounding = {"feedback", 0.03, 0.5};
+  m.effort = "auto";
+  for (auto& errors : m.errors)
+    errors.rounded = {50'000, errors.weight * 1.1, {{{1024, 0.05, 1e8}, {0, 0, 0}}}};
+  m.inputs = {{"images/0003.jpg", records::Modality::vision, 12}, {"texts.jsonl:3#1", records::Modality::text, 191}};
+  m.solo = {{"visual.blocks.0.attn.qkv", "plain", {0.25, 1e-7}},
+            {"visual.blocks.0.attn.qkv", "feedback", {0.125, 0}},
+            {"model.layers.3.self_attn.qkv", "feedback", {0.0625, 0.03125}}};
   m.errors[0].slices = {{Role::q, 0.09, {{{4096, 0.04, 1e8}, {0, 0, 0}}}},
                         {Role::k, 0.1, {{{4096, 0.05, 2e8}, {0, 0, 0}}}},
                         {Role::v, 0.11, {{{4096, 0.01, 1e7}, {0, 0, 0}}}}};
@@ -77,6 +86,19 @@ inline records::Plan sample_plan() {
       {"model.layers.3.self_attn.k_proj", true, "activation error 0.41 on text, rank 1 of 4 groups", 0.41},
       {"model.layers.3.mlp.down_proj", false, "over budget", 1.0 / 3},
   };
+  plan.rounding = {"feedback", 0.03, 0.5};
+  plan.decisions[1].rounding = "feedback";
+  plan.data = {"pictures/samples.jsonl"};
+  plan.window = 2048;
+  plan.compute = "f32";
+  plan.predicted = {{0.01, 0.002}};
+  plan.curve = {{300'000, {0.2, 0.1}}, {330'000, {0.01, 0.002}}, {900'000, {0, 0}}};
+  plan.verification = records::Verification{
+      .data = {"pictures/samples.jsonl"},
+      .inputs = {8, 0},
+      .runs = {{"dynamic", 320'123, 3, {0.01, 0.002}, {{{0.02, 0.01, 0.03}, {0, 0, 0}}}},
+               {"repaired", 320'000, 2, {0.02, 0.002}, {{{0.01, 0.005, 0.02}, {0, 0, 0}}}}},
+      .chosen = 1};
   return plan;
 }
 

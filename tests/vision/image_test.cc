@@ -63,6 +63,7 @@ TEST(DecodeImage, GoesByContentNotByName) {
   const auto path = folder / "a_png.jpg";
   io::write_file(path, picture_bytes("png_c2_d8.png"));
   EXPECT_EQ(pixel_hash(load_image(path)), pixel_hash(decode_image(picture_bytes("png_c2_d8.png"), "x")));
+  std::filesystem::remove(path);
   EXPECT_THROW(load_image(path), Error);
 }
 

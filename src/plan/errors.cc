@@ -1,6 +1,4 @@
-#include "plan/groups.h"
-
-#include <map>
+#include "plan/errors.h"
 
 namespace nibble::plan {
 namespace {
@@ -10,21 +8,6 @@ double at_most_largest(double error) {
 }
 
 }  // namespace
-
-std::vector<Group> group_linears(const records::Inventory& inventory) {
-  std::vector<Group> groups;
-  std::map<std::string, size_t> index;
-  for (size_t i = 0; i < inventory.linears.size(); ++i) {
-    const auto& linear = inventory.linears[i];
-    const auto [place, added] = index.try_emplace(linear.group, groups.size());
-    if (added) groups.push_back({.name = linear.group, .members = {}});
-    Group& group = groups[place->second];
-    group.members.push_back(i);
-    group.bytes16 += linear.bytes16;
-    group.bytes4 += linear.bytes4;
-  }
-  return groups;
-}
 
 SeenError weight_error(const records::LinearErrors& errors) {
   return {at_most_largest(errors.weight), "weight"};

@@ -1,25 +1,11 @@
-// The groups of a model's linears, with what the policies weigh: bytes and errors.
+// The errors of a linear as the policies weigh them.
 #pragma once
 
-#include <cstdint>
 #include <string>
-#include <vector>
 
 #include "records/measurements.h"
 
 namespace nibble::plan {
-
-/// Linears that are kept or not as a whole.
-struct Group {
-  std::string name;
-  std::vector<size_t> members;      // indices into the inventory's linears, ascending
-  int64_t bytes16 = 0, bytes4 = 0;  // of all members
-
-  int64_t extra_bytes() const { return bytes16 - bytes4; }
-};
-
-/// The groups in order of their first member.
-std::vector<Group> group_linears(const records::Inventory& inventory);
 
 /// An error of a linear, and where it was seen.
 struct SeenError {

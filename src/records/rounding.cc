@@ -1,0 +1,31 @@
+#include "records/rounding.h"
+
+#include "base/error.h"
+#include "base/text.h"
+#include "records/fields.h"
+
+namespace nibble::records {
+
+io::Json to_json(const Rounding& rounding) {
+  return {{"kind", rounding.kind},
+          {"damping", writable(rounding.damping, "rounding", "damping")},
+          {"mix", writable(rounding.mix, "rounding", "mix")}};
+}
+
+std::string rounding_kind(const io::Fields& fields, std::string_view key) {
+  std::string kind = fields.string(key);
+  if (kind != "plain" && kind != "search" && kind != "feedback")
+    fail("{}: \"{}\" is \"{}\"; \"plain\", \"search\" and \"feedback\" are known", fields.what(), key,
+         printable(kind));
+  return kind;
+}
+
+Rounding rounding_field(const io::Fields& fields, std::string_view key) {
+  const io::Fields object = fields.object(key);
+  check_keys(object, {"kind", "damping", "mix"});
+  return {.kind = rounding_kind(object, "kind"),
+          .damping = non_negative(object, "damping"),
+          .mix = share(object, "mix")};
+}
+
+}  // namespace nibble::records

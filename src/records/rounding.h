@@ -1,0 +1,26 @@
+// How codes are chosen inside NF4, as the records name it.
+#pragma once
+
+#include <string>
+
+#include "io/json.h"
+
+namespace nibble::records {
+
+/// Everything that codes depend on besides the weight and the inputs that were measured on.
+struct Rounding {
+  std::string kind = "plain";  // "plain" (byte-equal to bitsandbytes), "search" or "feedback"
+  double damping = 0;          // of the Gram matrices; 0 for plain
+  double mix = 0;              // share of vision rows against text rows in them; 0 for plain
+
+  bool plain() const { return kind == "plain"; }
+  friend bool operator==(const Rounding&, const Rounding&) = default;
+};
+
+io::Json to_json(const Rounding& rounding);
+/// Reads the field `key`; throws Error naming it.
+Rounding rounding_field(const io::Fields& fields, std::string_view key);
+/// "plain", "search" or "feedback"; throws Error naming the field.
+std::string rounding_kind(const io::Fields& fields, std::string_view key);
+
+}  // namespace nibble::records
