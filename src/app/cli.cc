@@ -1,6 +1,8 @@
 #include "app/cli.h"
 
 #include <cerrno>
+#include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -106,7 +108,9 @@ void add_compute(CLI::App* command, Common& common) {
 void add_policy(CLI::App* command, std::string& budget, std::string& policy) {
   command
       ->add_option("--budget", budget,
-                   fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw (default: {})", kDefaultBudget))
+                   fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw, kl:0.001 (nats), match (what bf16 "
+                               "activations cost) (default: {})",
+                               kDefaultBudget))
       ->check([](const std::string& text) { return text.empty() ? "a budget must be given" : ""; })
       ->type_name("B");
   std::string help = "How linears are chosen (default: dynamic):";
@@ -118,12 +122,66 @@ void add_json_flag(CLI::App* command, Common& common) {
   command->add_flag("--json", common.json, "Print JSON for machines");
 }
 
+void add_calibration(CLI::App* command, CalibrationOptions& options) {
+  command
+      ->add_option("--rounding", options.rounding,
+                   "Codes of NF4: plain (bitsandbytes' own), search, feedback (default: feedback for policy dynamic, "
+                   "plain for others)")
+      ->check(CLI::IsMember({"plain", "search", "feedback"}))
+      ->type_name("R");
+  command->add_option("--damping", options.damping, "Of the statistics that search and feedback round by")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
+  command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command
+      ->add_option("--effort", options.effort,
+                   "Groups run alone in 4 bits: none, auto (a third of them, where the plan could change), full")
+      ->check(CLI::IsMember({"none", "auto", "full"}))
+      ->type_name("E")
+      ->capture_default_str();
+  command->add_option("--memory", options.memory, "Memory for hidden states (4GiB); with less, more passes")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber)
+      ->type_name("SIZE")
+      ->default_str("4GiB");
+  command
+      ->add_option_function<std::string>(
+          "--fuse", [&options](const std::string& text) { options.fuse = text == "on"; },
+          "off: linears that serving engines fuse (q/k/v, gate/up) may be stored differently")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->default_str("on");
+}
+
+void add_weights(CLI::App* command, std::string& weights) {
+  command
+      ->add_option("--weights", weights,
+                   "VISION,TEXT: what a nat of KL counts on either (default: the worse of the two counts)")
+      ->type_name("W");
+}
+
+std::optional<std::array<double, 2>> parse_weights(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  std::array<double, 2> out{};
+  const size_t comma = text.find(',');
+  const auto number = [&](std::string_view part, double& value) {
+    const auto [end, status] = std::from_chars(part.data(), part.data() + part.size(), value);
+    return status == std::errc() && end == part.data() + part.size() && value >= 0 && std::isfinite(value);
+  };
+  if (comma == std::string::npos || !number(std::string_view(text).substr(0, comma), out[0]) ||
+      !number(std::string_view(text).substr(comma + 1), out[1]) || out[0] + out[1] == 0)
+    fail("--weights {}: write two numbers from 0, one of them above it, such as 1,0.5", printable(text));
+  return out;
+}
+
 records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
-                       const std::string& policy, const std::string& budget) {
+                       const std::string& policy, const std::string& budget, const plan::Preferences& preferences) {
   const auto& help = plan::find_policy(policy);
   const std::string limit = budget.empty() && help.needs_budget ? kDefaultBudget : budget;
-  records::Plan out = plan::make_plan(measurements, policy, limit);
-  out.measurements_digest = help.needs_measurements ? digest : "";
+  records::Plan out = plan::make_plan(measurements, policy, limit, preferences);
+  const bool measured = help.needs_measurements || !out.rounding.plain();
+  out.measurements_digest = measured ? digest : "";
   return out;
 }
 

@@ -5,7 +5,9 @@
 #include <functional>
 #include <string>
 
+#include "app/calibrate.h"
 #include "app/stages.h"
+#include "plan/plan.h"
 
 namespace nibble::app {
 
@@ -29,6 +31,10 @@ void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window
 void add_max_new_tokens(CLI::App* command, int64_t& tokens);
 void add_compute(CLI::App* command, Common& common);
 void add_policy(CLI::App* command, std::string& budget, std::string& policy);
+void add_calibration(CLI::App* command, CalibrationOptions& options);
+void add_weights(CLI::App* command, std::string& weights);
+/// "VISION,TEXT" as numbers; throws Error.
+std::optional<std::array<double, 2>> parse_weights(const std::string& text);
 void add_json_flag(CLI::App* command, Common& common);
 
 /// How the program was called, for nibble.json.
@@ -39,7 +45,7 @@ inline constexpr const char* kDefaultBudget = "10%";
 
 /// The plan of a policy: budget filled in where the policy needs one, digest set.
 records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
-                       const std::string& policy, const std::string& budget);
+                       const std::string& policy, const std::string& budget, const plan::Preferences& preferences);
 
 /// Prints a result on stdout.
 void print(const std::string& text);

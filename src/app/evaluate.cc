@@ -16,6 +16,7 @@ namespace {
 struct Questions {
   std::vector<std::string> data;
   int64_t window = 2048, max_new_tokens = data::kAnswerTokens;
+  bool generate = true;
   std::string mmlu;
   data::ChoiceOptions choices;
 };
@@ -61,9 +62,10 @@ eval::Reading read(LoadedModel& model, const LoadedModel* reference, const std::
 }
 
 records::Evaluation evaluate(LoadedModel& model, const eval::Reading& reading, const Reference* reference,
-                             const std::vector<data::Item>& items, int64_t max_new_tokens) {
-  records::Evaluation out = eval::evaluate(reading, reference ? &reference->reading : nullptr, items,
-                                           model.maker, {.max_new_tokens = max_new_tokens, .generate = true});
+                             const std::vector<data::Item>& items, const Questions& questions) {
+  records::Evaluation out =
+      eval::evaluate(reading, reference ? &reference->reading : nullptr, items, model.maker,
+                     {.max_new_tokens = questions.max_new_tokens, .generate = questions.generate});
   out.model = model.name;
   out.against = reference ? reference->model.name : "";
   return out;
@@ -91,7 +93,7 @@ std::pair<io::Json, std::string> judge(const EvalOptions& o, LoadedModel& model,
   std::optional<Reference> reference;
   if (against) reference.emplace(Reference{*against, read(*against, &model, items)});
   const records::Evaluation result = evaluate(
-      model, read(model, against, items), reference ? &*reference : nullptr, items, questions.max_new_tokens);
+      model, read(model, against, items), reference ? &*reference : nullptr, items, questions);
   return {records::to_json(result), report::evaluation_text(result)};
 }
 
@@ -164,7 +166,7 @@ Compared run_one(LoadedModel& model, const Reference* reference, eval::Reading* 
   out.bytes = model.binding.tensor_bytes();
   if (!inputs.items.empty()) {
     eval::Reading reading = read(model, reference ? &reference->model : nullptr, inputs.items);
-    out.result = evaluate(model, reading, reference, inputs.items, o.questions.max_new_tokens);
+    out.result = evaluate(model, reading, reference, inputs.items, o.questions);
     if (made) *made = std::move(reading);
   }
   if (!inputs.subjects.empty()) out.choices = answer_choices(model, o.questions, inputs.subjects);
@@ -263,6 +265,9 @@ void run_compare(const CompareOptions& o, const Common& common) {
 void add_questions(CLI::App* command, Questions& questions) {
   add_data(command, questions.data, questions.window);
   add_max_new_tokens(command, questions.max_new_tokens);
+  command->add_flag_callback(
+      "--no-generate", [&questions] { questions.generate = false; },
+      "Only loss, KL and agreement on the given answers: no text of the model's own");
   auto* mmlu =
       command
           ->add_option("--mmlu", questions.mmlu,
@@ -297,7 +302,7 @@ void add_eval(CLI::App& app, Common& common) {
       [o, &common] { run_eval(*o, common); });
   add_model(command, o->model);
   add_questions(command, o->questions);
-  for (const char* other : {"--data", "--window", "--max-new-tokens"})
+  for (const char* other : {"--data", "--window", "--max-new-tokens", "--no-generate"})
     command->get_option("--mmlu")->excludes(command->get_option(other));
   command->add_option("--against", o->against, "The 16-bit model")->type_name("REF");
   command->add_option("--json", o->json, "Write every sample's result to this file (- for standard output)")

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -10,28 +12,72 @@ namespace nibble::app {
 namespace {
 
 struct Options {
-  std::string model, out, budget, policy = "dynamic", plan, measurements;
-  std::vector<std::string> data;
-  int64_t window = 2048, max_shard_bytes = 5'000'000'000;
-  bool force = false, allow_nonfinite = false;
+  std::string model, out, budget, policy = "dynamic", plan, measurements, weights;
+  CalibrationOptions calibration;
+  int64_t max_shard_bytes = 5'000'000'000;
+  bool force = false, no_verify = false;
 };
 
-/// Measurements as the policy needs them: read, made, or only the sizes of the linears.
-records::Measurements measurements_for(const Options& o, const model::Binding& source, const Common& common,
-                                       std::string& digest) {
+/// A plan, and what gives the codes that it does not round plainly.
+struct Planned {
+  records::Plan plan;
+  std::unique_ptr<Calibration> calibration;
+};
+
+/// True for a plan whose codes need statistics.
+bool needs_codes(const records::Plan& plan) {
+  return std::any_of(plan.decisions.begin(), plan.decisions.end(),
+                     [](const auto& d) { return !d.keep && d.rounding != "plain"; });
+}
+
+/// Rounds what a plan that was made earlier needs, on the inputs that it names (or on --data).
+void round_for(const Options& o, const Common& common, Planned& out) {
+  if (!needs_codes(out.plan)) return;
+  CalibrationOptions options = o.calibration;
+  if (options.data.empty()) options.data = out.plan.data;
+  options.window = out.plan.window;
+  options.rounding = out.plan.rounding.kind;
+  options.damping = out.plan.rounding.damping;
+  options.mix = out.plan.rounding.mix;
+  options.fuse = out.plan.fuse;
+  options.hold_out = out.plan.held_out;
+  Common same = common;
+  same.compute = out.plan.compute;
+  out.calibration = std::make_unique<Calibration>(o.model, options, same);
+  out.calibration->round(out.plan);
+}
+
+/// Measures, plans, verifies.
+Planned plan_anew(const Options& o, const model::Binding& source, const Common& common) {
+  const bool dynamic = o.policy == "dynamic";
+  plan::Preferences preferences{.rounding = o.calibration.rounding, .weights = parse_weights(o.weights)};
+  Planned out;
   if (!o.measurements.empty()) {
-    auto out = read_measurements(o.measurements, digest);
-    check_measurements(out, source.inventory(o.model));
+    std::string digest;
+    const auto measurements = read_measurements(o.measurements, digest);
+    check_measurements(measurements, source.inventory(o.model));
+    out.plan = plan_for(measurements, digest, o.policy, o.budget, preferences);
+    round_for(o, common, out);
     return out;
   }
-  if (plan::find_policy(o.policy).needs_measurements) {
-    auto out = measure_model(o.model, o.data, o.window, o.allow_nonfinite, common);
-    digest = record_digest(records::to_json(out));
+  CalibrationOptions options = o.calibration;
+  if (options.rounding.empty()) options.rounding = dynamic ? "feedback" : "plain";
+  if (!dynamic) options.effort = "none";
+  if (!o.budget.empty()) options.budget = o.budget;
+  options.hold_out = dynamic && !o.no_verify && options.effort != "none";
+  if (!plan::find_policy(o.policy).needs_measurements && options.rounding == "plain") {
+    records::Measurements sizes;
+    sizes.inventory = source.inventory(o.model);
+    sizes.fuse = options.fuse;
+    measure::exact_sizes(source, sizes.inventory, options.allow_nonfinite);
+    out.plan = plan_for(sizes, "", o.policy, o.budget, preferences);
     return out;
   }
-  records::Measurements out;
-  out.inventory = source.inventory(o.model);
-  measure::exact_sizes(source, out.inventory, o.allow_nonfinite);
+  out.calibration = std::make_unique<Calibration>(o.model, options, common);
+  const records::Measurements measurements = out.calibration->measure();
+  out.plan = plan_for(measurements, record_digest(records::to_json(measurements)), o.policy, o.budget, preferences);
+  if (dynamic && !o.no_verify) out.plan = verify_and_repair(*out.calibration, measurements, std::move(out.plan));
+  out.plan.held_out = !out.calibration->held_out().items.empty() && options.verify.empty();
   return out;
 }
 
@@ -40,19 +86,21 @@ void quantize(const Options& o, const Common& common) {
   if (source.quantized())
     fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", o.model);
   write::check_job(source, o.out, o.force);
-  records::Plan plan;
+  Planned planned;
   if (!o.plan.empty()) {
-    plan = records::read_plan(o.plan);
+    planned.plan = records::read_plan(o.plan);
+    round_for(o, common, planned);
   } else {
-    std::string digest;
-    const auto measurements = measurements_for(o, source, common, digest);
-    plan = plan_for(measurements, digest, o.policy, o.budget);
+    planned = plan_anew(o, source, common);
   }
-  const write::Options options{.max_shard_bytes = o.max_shard_bytes,
-                               .force = o.force,
-                               .allow_nonfinite = o.allow_nonfinite,
-                               .command = command_text(),
-                               .version = NIBBLE_VERSION};
+  const write::Options options{
+      .max_shard_bytes = o.max_shard_bytes,
+      .force = o.force,
+      .allow_nonfinite = o.calibration.allow_nonfinite,
+      .rounded = [&](const std::string& linear) { return planned.calibration->rounded(linear); },
+      .command = command_text(),
+      .version = NIBBLE_VERSION};
+  records::Plan& plan = planned.plan;
   plan.bytes = write::write_checkpoint(source, plan, o.out, options);
   if (common.json)
     print_json(records::to_json(plan));
@@ -74,16 +122,22 @@ void add_quantize(CLI::App& app, Common& common) {
   auto* plan = command->add_option("--plan", o->plan, "Use this plan")->type_name("FILE");
   plan->excludes(command->get_option("--budget"))->excludes(command->get_option("--policy"));
   command->add_option("--measurements", o->measurements, "Use these measurements")->type_name("FILE");
-  add_data(command, o->data, o->window);
-  for (const char* other : {"--measurements", "--data"}) plan->excludes(command->get_option(other));
+  o->calibration.rounding.clear();
+  add_data(command, o->calibration.data, o->calibration.window);
+  add_calibration(command, o->calibration);
+  add_weights(command, o->weights);
+  plan->excludes(command->get_option("--measurements"));
+  command->add_option("--verify", o->calibration.verify, "Judge plans on these inputs (default: a quarter of the data)")
+      ->type_name("FILE");
+  command->add_flag("--no-verify", o->no_verify, "Write the predicted plan; all data decides")
+      ->excludes(command->get_option("--verify"));
   command->add_option("--max-shard-size", o->max_shard_bytes, "Largest safetensors file (5GB, 500MiB)")
       ->transform(CLI::AsSizeValue(true))
       ->check(CLI::PositiveNumber)
       ->type_name("SIZE")
       ->default_str("5GB");
-  command->get_option("--measurements")->excludes(command->get_option("--data"));
   command->add_flag("--force", o->force, "Replace OUT if it exists");
-  command->add_flag("--allow-nonfinite", o->allow_nonfinite, "Go on when weights hold NaN or infinity");
+  command->add_flag("--allow-nonfinite", o->calibration.allow_nonfinite, "Go on when weights hold NaN or infinity");
   add_compute(command, common);
   add_json_flag(command, common);
 }

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "io/file.h"
-#include "measure/measure.h"
 
 namespace nibble::app {
 namespace fs = std::filesystem;
@@ -47,32 +46,24 @@ fs::path share_folder() {
 std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
                                     const data::PromptMaker& maker) {
   if (!files.empty()) return files;
+  tell(fmt::format("no --data given: using the {} {} that nibble ships", shipped,
+                   maker.takes_pictures() ? "pictures" : "texts"));
   if (maker.takes_pictures()) return {(share_folder() / "pictures" / shipped / "samples.jsonl").string()};
   return {(share_folder() / "texts" / (shipped + ".jsonl")).string()};
 }
 
-std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
-                                   const data::PromptMaker& maker, int64_t window) {
-  if (files.empty()) tell(fmt::format("no --data given: using the {} {} that nibble ships", shipped,
-                                 maker.takes_pictures() ? "pictures" : "texts"));
-  const auto samples = data::read_samples(data_files(files, shipped, maker));
+std::vector<data::Item> items_of(std::span<const data::Sample> samples, const std::vector<std::string>& files,
+                                 const data::PromptMaker& maker, int64_t window) {
   auto items = data::make_items(samples, maker, window);
   if (items.empty())
-    fail("{}: nothing is left to run: every text is shorter than two tokens",
-         fmt::join(data_files(files, shipped, maker), ", "));
+    fail("{}: nothing is left to run: every text is shorter than two tokens", fmt::join(files, ", "));
   return items;
 }
 
-records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files,
-                                    int64_t window, bool allow_nonfinite, const Common& common) {
-  LoadedModel model(name, common);
-  if (model.binding.quantized())
-    fail("{}: is quantized; measure the 16-bit checkpoint that it was made of", name);
-  std::vector<data::Item> items = load_items(files, "calibration", model.maker, window);
-  data::complete_answers(items, model.runner, model.maker);
-  records::Measurements out = measure::measure(model.weights, items, name, allow_nonfinite);
-  out.data = data_files(files, "calibration", model.maker);
-  return out;
+std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
+                                   const data::PromptMaker& maker, int64_t window) {
+  const auto all = data_files(files, shipped, maker);
+  return items_of(data::read_samples(all), all, maker, window);
 }
 
 records::Measurements read_measurements(const std::string& path, std::string& digest) {

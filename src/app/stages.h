@@ -49,13 +49,12 @@ std::filesystem::path share_folder();
 /// stderr.
 std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,
                                    const data::PromptMaker& maker, int64_t window);
+/// Inputs made of samples that `files` held. Throws Error when there is nothing to run in them.
+std::vector<data::Item> items_of(std::span<const data::Sample> samples, const std::vector<std::string>& files,
+                                 const data::PromptMaker& maker, int64_t window);
 /// The files that load_items reads: shipped pictures for models that take some, shipped texts for others.
 std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
                                     const data::PromptMaker& maker);
-
-/// Measurements of a 16-bit model; answers that samples leave open are completed first.
-records::Measurements measure_model(const std::string& name, const std::vector<std::string>& files,
-                                    int64_t window, bool allow_nonfinite, const Common& common);
 
 /// Reads measurements.json and gives the digest of its bytes.
 records::Measurements read_measurements(const std::string& path, std::string& digest);

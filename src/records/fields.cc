@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "records/inventory.h"
 
 namespace nibble::records {
 namespace {
@@ -89,6 +90,37 @@ io::Json writable(const std::string& text) {
 double writable(double value, std::string_view part, std::string_view key) {
   if (!std::isfinite(value)) fail("{}: \"{}\" is {}, which cannot be written", printable(part), key, value);
   return value;
+}
+
+io::Json by_modality(const std::array<double, 2>& values, std::string_view what) {
+  io::Json json = io::Json::object();
+  for (const Modality m : kModalities)
+    json[std::string(modality_name(m))] = writable(values[static_cast<size_t>(m)], what, modality_name(m));
+  return json;
+}
+
+std::array<double, 2> by_modality_field(const io::Fields& fields, std::string_view key) {
+  const io::Fields object = fields.object(key);
+  check_keys(object, {modality_name(Modality::vision), modality_name(Modality::text)});
+  std::array<double, 2> out{};
+  for (const Modality m : kModalities)
+    out[static_cast<size_t>(m)] = non_negative(object, modality_name(m));
+  return out;
+}
+
+std::vector<std::string> strings_field(const io::Fields& fields, std::string_view key) {
+  std::vector<std::string> out;
+  for (const io::Json& item : fields.array(key)) {
+    if (!item.is_string()) fail("{}: \"{}\" holds something that is no string", fields.what(), key);
+    out.push_back(item.get<std::string>());
+  }
+  return out;
+}
+
+io::Json writable(const std::vector<std::string>& texts) {
+  io::Json out = io::Json::array();
+  for (const std::string& text : texts) out.push_back(writable(text));
+  return out;
 }
 
 }  // namespace nibble::records

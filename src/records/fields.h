@@ -1,9 +1,11 @@
 // What the readers of the records share: the header of a record and checked access to its fields.
 #pragma once
 
+#include <array>
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "io/json.h"
 
@@ -31,6 +33,13 @@ double share(const io::Fields& fields, std::string_view key);
 
 /// "f32" or "bf16".
 std::string compute_type(const io::Fields& fields, std::string_view key);
+
+/// {"vision": ..., "text": ...}: non-negative numbers by Modality. `what` names the record's part in errors.
+io::Json by_modality(const std::array<double, 2>& values, std::string_view what);
+std::array<double, 2> by_modality_field(const io::Fields& fields, std::string_view key);
+/// An array of strings.
+std::vector<std::string> strings_field(const io::Fields& fields, std::string_view key);
+io::Json writable(const std::vector<std::string>& texts);
 
 /// The text, for writing: what is no UTF-8 (in paths as users give them) becomes U+FFFD.
 io::Json writable(const std::string& text);

@@ -151,8 +151,7 @@ double ActivationError::relative() const {
 
 io::Json to_json(const Measurements& measurements) {
   io::Json json = make_header(kKind, Measurements::kVersion);
-  json["data"] = io::Json::array();
-  for (const auto& file : measurements.data) json["data"].push_back(writable(file));
+  json["data"] = writable(measurements.data);
   json["samples"] = measurements.samples;
   for (const Modality modality : kModalities)
     json["rows"][std::string(modality_name(modality))] = measurements.rows[index_of(modality)];
@@ -169,6 +168,7 @@ io::Json to_json(const Measurements& measurements) {
     json["inputs"].push_back({{"id", writable(input.id)},
                               {"modality", modality_name(input.modality)},
                               {"positions", input.positions}});
+  if (measurements.noise) json["noise"] = by_modality(*measurements.noise, "measurements");
   json["solo"] = io::Json::array();
   for (const SoloRun& run : measurements.solo) {
     io::Json kl = io::Json::array();
@@ -182,12 +182,9 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
   const io::Fields fields(json, what);
   check_record(fields, kKind, Measurements::kVersion,
                {"data", "samples", "rows", "compute", "window", "rounding", "fuse", "effort", "inventory", "errors",
-                "inputs", "solo"});
+                "inputs", "noise", "solo"});
   Measurements measurements;
-  for (const auto& item : fields.array("data")) {
-    if (!item.is_string()) fail("{}: \"data\" holds something that is no string", what);
-    measurements.data.push_back(item.get<std::string>());
-  }
+  measurements.data = strings_field(fields, "data");
   measurements.samples = count(fields, "samples");
   const io::Fields rows = fields.object("rows");
   check_keys(rows, {modality_name(Modality::vision), modality_name(Modality::text)});
@@ -221,6 +218,7 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
     measurements.errors.push_back(std::move(errors));
   }
   measurements.inputs = inputs_from_json(fields);
+  if (fields.has("noise")) measurements.noise = by_modality_field(fields, "noise");
   measurements.solo = solo_from_json(fields, measurements);
   return measurements;
 }

@@ -84,6 +84,9 @@ struct Measurements {
   std::vector<MeasuredInput> inputs;  // that the solo runs were made on, in order; empty without solo runs
   std::vector<LinearErrors> errors;   // one for each linear of the inventory, in its order
   std::vector<SoloRun> solo;          // in order of the groups; plain before the other rounding
+  /// KL, by Modality of the inputs, of the 16-bit model with the inputs of its linears rounded to bf16 against
+  /// itself with fp32: what 16-bit hardware does by itself. Nothing without solo runs.
+  std::optional<std::array<double, 2>> noise;
 
   friend bool operator==(const Measurements&, const Measurements&) = default;
 };

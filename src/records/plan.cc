@@ -23,21 +23,6 @@ Decision decision_from_json(const io::Fields& fields) {
   return decision;
 }
 
-io::Json by_modality(const std::array<double, 2>& values, std::string_view what) {
-  io::Json json = io::Json::object();
-  for (const Modality m : kModalities)
-    json[std::string(modality_name(m))] = writable(values[static_cast<size_t>(m)], what, modality_name(m));
-  return json;
-}
-
-std::array<double, 2> by_modality_from_json(const io::Fields& fields) {
-  check_keys(fields, {modality_name(Modality::vision), modality_name(Modality::text)});
-  std::array<double, 2> out{};
-  for (const Modality m : kModalities)
-    out[static_cast<size_t>(m)] = non_negative(fields, modality_name(m));
-  return out;
-}
-
 io::Json interval_to_json(const Interval& interval, std::string_view what) {
   return {{"mean", writable(interval.mean, what, "mean")},
           {"low", writable(interval.low, what, "low")},
@@ -66,7 +51,7 @@ VerifiedRun run_from_json(const io::Fields& fields) {
   run.label = fields.string("label");
   run.bytes = count(fields, "bytes");
   run.kept = count(fields, "kept");
-  run.predicted = by_modality_from_json(fields.object("predicted"));
+  run.predicted = by_modality_field(fields, "predicted");
   const io::Fields kl = fields.object("kl");
   check_keys(kl, {modality_name(Modality::vision), modality_name(Modality::text)});
   for (const Modality m : kModalities)
@@ -74,24 +59,9 @@ VerifiedRun run_from_json(const io::Fields& fields) {
   return run;
 }
 
-std::vector<std::string> strings_from_json(const io::Fields& fields, std::string_view key) {
-  std::vector<std::string> out;
-  for (const io::Json& item : fields.array(key)) {
-    if (!item.is_string()) fail("{}: \"{}\" holds something that is no string", fields.what(), key);
-    out.push_back(item.get<std::string>());
-  }
-  return out;
-}
-
-io::Json strings_to_json(const std::vector<std::string>& texts) {
-  io::Json out = io::Json::array();
-  for (const std::string& text : texts) out.push_back(writable(text));
-  return out;
-}
-
 io::Json verification_to_json(const Verification& verification) {
   io::Json json = io::Json::object();
-  json["data"] = strings_to_json(verification.data);
+  json["data"] = writable(verification.data);
   for (const Modality m : kModalities)
     json["inputs"][std::string(modality_name(m))] = verification.inputs[static_cast<size_t>(m)];
   json["runs"] = io::Json::array();
@@ -103,7 +73,7 @@ io::Json verification_to_json(const Verification& verification) {
 Verification verification_from_json(const io::Fields& fields) {
   check_keys(fields, {"data", "inputs", "runs", "chosen"});
   Verification out;
-  out.data = strings_from_json(fields, "data");
+  out.data = strings_field(fields, "data");
   const io::Fields inputs = fields.object("inputs");
   check_keys(inputs, {modality_name(Modality::vision), modality_name(Modality::text)});
   for (const Modality m : kModalities)
@@ -141,8 +111,9 @@ io::Json to_json(const Plan& plan) {
   json["bytes_all16"] = plan.bytes_all16;
   json["fuse"] = plan.fuse;
   json["rounding"] = to_json(plan.rounding);
-  json["data"] = strings_to_json(plan.data);
+  json["data"] = writable(plan.data);
   json["window"] = plan.window;
+  json["held_out"] = plan.held_out;
   json["compute"] = plan.compute;
   if (plan.predicted) json["predicted"] = by_modality(*plan.predicted, "plan");
   if (plan.verification) json["verification"] = verification_to_json(*plan.verification);
@@ -166,7 +137,7 @@ Plan plan_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Plan::kVersion,
                {"family", "model", "format", "policy", "budget", "measurements_digest", "budget_bytes", "bytes",
-                "bytes_all4", "bytes_all16", "fuse", "rounding", "data", "window", "compute", "predicted",
+                "bytes_all4", "bytes_all16", "fuse", "rounding", "data", "window", "held_out", "compute", "predicted",
                 "verification", "curve", "decisions"});
   Plan plan;
   plan.family = non_empty(fields, "family");
@@ -185,16 +156,17 @@ Plan plan_from_json(const io::Json& json, const std::string& what) {
   plan.bytes_all16 = count(fields, "bytes_all16");
   plan.fuse = fields.boolean("fuse");
   plan.rounding = rounding_field(fields, "rounding");
-  plan.data = strings_from_json(fields, "data");
+  plan.data = strings_field(fields, "data");
   plan.window = count(fields, "window");
+  plan.held_out = fields.boolean("held_out");
   plan.compute = fields.string("compute");
   if (!plan.compute.empty()) compute_type(fields, "compute");
-  if (fields.has("predicted")) plan.predicted = by_modality_from_json(fields.object("predicted"));
+  if (fields.has("predicted")) plan.predicted = by_modality_field(fields, "predicted");
   if (fields.has("verification")) plan.verification = verification_from_json(fields.object("verification"));
   for (const io::Json& item : fields.array("curve")) {
     const io::Fields point(item, fmt::format("{}: curve[{}]", what, plan.curve.size()));
     check_keys(point, {"bytes", "predicted"});
-    plan.curve.push_back({count(point, "bytes"), by_modality_from_json(point.object("predicted"))});
+    plan.curve.push_back({count(point, "bytes"), by_modality_field(point, "predicted")});
   }
   std::set<std::string> names;
   for (const auto& item : fields.array("decisions")) {

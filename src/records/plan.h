@@ -65,6 +65,7 @@ struct Plan {
   Rounding rounding;                // of the decisions that name its kind
   std::vector<std::string> data;    // what the rounding's statistics come from; empty for plain rounding
   int64_t window = 0;               // of plain texts in it
+  bool held_out = false;            // every fourth input of data was kept from deciding and rounding
   std::string compute;              // "f32" or "bf16": how the statistics were computed; "" for plain rounding
   std::optional<std::array<double, 2>> predicted;  // KL by Modality, where solo runs tell
   std::optional<Verification> verification;

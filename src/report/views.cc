@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "records/groups.h"
 
 namespace nibble::report {
 namespace {
@@ -172,7 +173,75 @@ Table facts_of(const Record& record) {
   return table;
 }
 
+/// "0.0012 on pictures, 3.1e-05 on texts", without what was not seen.
+std::string kl_text(const std::array<double, 2>& kl) {
+  if (kl[0] > 0 && kl[1] > 0) return fmt::format("{:#.3g} on pictures, {:#.3g} on texts", kl[0], kl[1]);
+  return fmt::format("{:#.3g}", kl[0] + kl[1]);
+}
+
+/// Every plan that was run for real, the written one marked.
+std::string verification_text(const records::Verification& verification) {
+  const bool pictures = verification.inputs[0] > 0, texts = verification.inputs[1] > 0;
+  std::vector<Column> columns = {{"run on held-out inputs"}, {"tensor data", Align::right}, {"kept", Align::right}};
+  for (const auto& [there, name] : {std::pair{pictures, "pictures"}, std::pair{texts, "texts"}})
+    if (there) {
+      columns.push_back({fmt::format("predicted KL, {}", name), Align::right});
+      columns.push_back({fmt::format("real KL, {}", name), Align::right});
+    }
+  Table table(std::move(columns));
+  for (size_t i = 0; i < verification.runs.size(); ++i) {
+    const records::VerifiedRun& run = verification.runs[i];
+    std::vector<std::string> row = {run.label + (static_cast<int64_t>(i) == verification.chosen ? " (written)" : ""),
+                                    bytes_text(run.bytes), std::to_string(run.kept)};
+    for (size_t m = 0; m < 2; ++m)
+      if (verification.inputs[m] > 0) {
+        row.push_back(fmt::format("{:#.3g}", run.predicted[m]));
+        row.push_back(with_interval(run.kl[m]));
+      }
+    table.add_row(std::move(row));
+  }
+  return table.to_text();
+}
+
+/// A group of a plan with what its 16 bits cost and buy.
+struct ExplainedGroup {
+  std::string name;
+  int64_t extra = 0;
+  double score = 0, per_mib = 0;
+  bool kept = false;
+};
+
+std::vector<ExplainedGroup> explained_groups(const records::Plan& plan, const records::Measurements& measurements) {
+  std::vector<ExplainedGroup> out;
+  for (const records::Group& group : records::group_linears(measurements.inventory, plan.fuse)) {
+    const Decision& decision = plan.decisions.at(group.members[0]);
+    ExplainedGroup& e = out.emplace_back(
+        ExplainedGroup{group.name, group.extra_bytes(), decision.score, 0, decision.keep});
+    e.per_mib = decision.score / (static_cast<double>(std::max<int64_t>(1, e.extra)) / (1 << 20));
+  }
+  std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.per_mib > b.per_mib; });
+  return out;
+}
+
 }  // namespace
+
+std::string plan_explained(const records::Plan& plan, const records::Measurements& measurements) {
+  constexpr int kLeftOut = 8;
+  Table table({{"group"}, {"", Align::left}, {"extra", Align::right}, {"together", Align::right},
+               {"costs in 4 bits", Align::right}, {"per MiB", Align::right}});
+  int64_t together = 0;
+  int left_out = 0;
+  for (const ExplainedGroup& e : explained_groups(plan, measurements)) {
+    if (!e.kept && ++left_out > kLeftOut) continue;
+    if (e.kept) together += e.extra;
+    table.add_row({e.name, e.kept ? "16 bit" : "4 bit", bytes_text(e.extra), e.kept ? bytes_text(together) : "",
+                   fmt::format("{:.3g}", e.score), fmt::format("{:.3g}", e.per_mib)});
+  }
+  std::string text = table.to_text();
+  if (left_out > kLeftOut) text += fmt::format("and {} more groups in 4 bits\n", left_out - kLeftOut);
+  return text + fmt::format("\n{}: {}, {} over all-4-bit\n", plan.policy, size_text(plan.bytes),
+                            over_all4(plan.bytes, plan.bytes_all4));
+}
 
 std::string inventory_text(const records::Inventory& inventory) {
   const bool sees = std::any_of(inventory.linears.begin(), inventory.linears.end(),
@@ -266,7 +335,10 @@ std::string plan_text(const records::Plan& plan) {
   head.add_row({"kept in 16 bits",
                 fmt::format("{} of {}", plan.kept(),
                             counted(static_cast<int64_t>(plan.decisions.size()), "linear", "linears"))});
+  if (!plan.rounding.plain()) head.add_row({"rounding", plan.rounding.kind});
+  if (plan.predicted) head.add_row({"predicted KL", kl_text(*plan.predicted)});
   std::string text = head.to_text();
+  if (plan.verification) text += "\n" + verification_text(*plan.verification);
   if (plan.kept() == 0) return text;
   Table table({{"kept"}, {"reason"}});
   for (const auto& line : kept_lines(plan))

@@ -42,15 +42,9 @@ void Weights::replace(const std::string& linear, kernels::Weight weight) {
     replaced_.erase(linear);
 }
 
-void Weights::release(const model::Block& block) {
-  const auto forget = [&](const model::Linear& l) { 
-    linears_.erase(l.name);
-    linears8_.erase(l.name);
-  };
-  for (const auto& l : block.qkv) forget(l);
-  forget(block.attention_out);
-  for (const auto& l : block.mlp_in) forget(l);
-  forget(block.mlp_out);
+void Weights::release(const model::Linear& linear) {
+  linears_.erase(linear.name);
+  linears8_.erase(linear.name);
 }
 
 }  // namespace nibble::run

@@ -32,8 +32,8 @@ class Weights {
 
   /// Uses another weight for a linear from now on; an empty weight goes back to the file's.
   void replace(const std::string& linear, kernels::Weight weight);
-  /// Forgets the loaded linears of a block; replacements stay.
-  void release(const model::Block& block);
+  /// Forgets the loaded weight of a linear; a replacement stays.
+  void release(const model::Linear& linear);
 
  private:
   const model::Binding& binding_;

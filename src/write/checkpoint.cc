@@ -29,7 +29,7 @@ std::vector<const model::Linear*> kept_linears(const model::Binding& source, rec
            l->name, source.checkpoint().folder().string());
     records::Decision& decision = *it->second;
     const auto [first, fresh] = groups.try_emplace(l->group, decision.keep, l->name);
-    if (first->second.first != decision.keep)
+    if (plan.fuse && first->second.first != decision.keep)
       fail("the plan decides otherwise on {} than on {}, but serving engines fuse them; decide alike on both",
            l->name, first->second.second);
     if (!decision.keep && allow_nonfinite &&
@@ -48,12 +48,13 @@ std::vector<const model::Linear*> kept_linears(const model::Binding& source, rec
 /// All tensors to be written, those of one linear together.
 std::vector<std::vector<io::PlannedTensor>> plan_tensors(const model::Binding& source,
                                                          const std::vector<const model::Linear*>& kept,
-                                                         const std::string& format, const Options& options) {
-  std::map<std::string, std::string> quantized;  // stored weight -> stored linear
+                                                         const records::Plan& plan, const Options& options) {
+  std::map<std::string, bool> plain;  // of each linear: rounded plainly
+  for (const records::Decision& d : plan.decisions) plain[d.name] = d.rounding == "plain";
+  std::map<std::string, const model::Linear*> quantized;  // by stored weight
   for (const model::Linear* l : model::linears(source.spec())) {
     if (std::find(kept.begin(), kept.end(), l) != kept.end()) continue;
-    const std::string& stored = source.linear(*l).stored;
-    quantized[stored + ".weight"] = stored;
+    quantized[source.linear(*l).stored + ".weight"] = l;
   }
   const io::Checkpoint& checkpoint = source.checkpoint();
   Progress progress("encode", static_cast<int64_t>(checkpoint.tensors().size()), "tensors");
@@ -62,13 +63,20 @@ std::vector<std::vector<io::PlannedTensor>> plan_tensors(const model::Binding& s
     if (!options.allow_nonfinite) source.check_finite(name);
     const TensorView view = checkpoint.tensor(name);
     const auto it = quantized.find(name);
-    if (it == quantized.end())
+    if (it == quantized.end()) {
       out.push_back({io::planned(name, view)});
-    else if (format == "int8")
+      progress.advance();
+      continue;
+    }
+    const std::string &linear = it->second->name, &stored = source.linear(*it->second).stored;
+    if (plan.format == "int8")
       out.push_back(bitsandbytes::tensors8(
-          it->second, view, fmt::format("{}: tensor {}", checkpoint.file_of(name).string(), name)));
+          stored, view, fmt::format("{}: tensor {}", checkpoint.file_of(name).string(), name)));
+    else if (plain.at(linear))
+      out.push_back(bitsandbytes::tensors(
+          stored, [view] { return quant::encode4(view, quant::Format::nf4, true); }));
     else
-      out.push_back(bitsandbytes::tensors(it->second, view));
+      out.push_back(bitsandbytes::tensors(stored, [&options, linear] { return options.rounded(linear); }));
     progress.advance();
   }
   return out;
@@ -102,6 +110,11 @@ io::Json quantized_config(const model::Binding& source, const std::vector<const 
   return config;
 }
 
+io::Json config_of_plan(const model::Binding& source, const records::Plan& plan) {
+  records::Plan copy = plan;
+  return quantized_config(source, kept_linears(source, copy, false), plan.format);
+}
+
 void check_job(const model::Binding& source, const fs::path& out, bool force) {
   const io::Json& config = source.checkpoint().config();
   const bool marked = config.contains("quantization_config") && !config["quantization_config"].is_null();
@@ -127,8 +140,11 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
   check_job(source, out, options.force);
   records::Plan final_plan = plan;
   const auto kept = kept_linears(source, final_plan, options.allow_nonfinite);
+  const bool needs_codes = std::any_of(final_plan.decisions.begin(), final_plan.decisions.end(),
+                                       [](const auto& d) { return !d.keep && d.rounding != "plain"; });
+  NIBBLE_CHECK(options.rounded || !needs_codes, "nothing gives the plan's {} codes", plan.rounding.kind);
   io::OutputFolder folder(out, options.force);
-  auto groups = plan_tensors(source, kept, plan.format, options);
+  auto groups = plan_tensors(source, kept, final_plan, options);
   int64_t total = 0;
   for (const auto& group : groups)
     for (const auto& t : group) total += TensorView{t.dtype, t.shape, nullptr}.bytes();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "model/binding.h"
@@ -14,6 +15,8 @@ struct Options {
   int64_t max_shard_bytes = 5'000'000'000;  // of tensor data
   bool force = false;                       // an existing output folder is replaced
   bool allow_nonfinite = false;
+  /// Linears that the plan does not round plainly, by name: the same each time it is asked.
+  std::function<quant::Packed4(const std::string&)> rounded = {};
   std::string command = {};  // how the user called, for nibble.json
   std::string version = {};  // of nibble
 };
@@ -24,13 +27,16 @@ struct Options {
 void check_job(const model::Binding& source, const std::filesystem::path& out, bool force);
 
 /// Writes the source with the plan applied, in the bitsandbytes layout: every linear that the plan does not
-/// keep as NF4 with double quantization, everything else as it is. config.json carries the
+/// keep as NF4 with double quantization, plainly rounded or from options.rounded, everything else as it is. config.json carries the
 /// quantization_config with a skip list checked against every reader's rule; side files are copied;
 /// nibble.json holds version, command and plan. The folder appears under its name only when it is complete.
 /// The same input gives the same bytes. Returns the bytes of tensor data. Throws Error: what check_job
 /// refuses, a plan for another model or above its own budget, weights that are not finite, a full disk.
 int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan,
                          const std::filesystem::path& out, const Options& options);
+
+/// The config.json that write_checkpoint would write for a plan. Throws Error for a plan of another model.
+io::Json config_of_plan(const model::Binding& source, const records::Plan& plan);
 
 /// The written config.json: readable in the published and the transformers-5 style, with quantization_config.
 /// A plan that keeps everything gets none. `format` is the plan's.

@@ -140,7 +140,10 @@ TEST(Records, EveryFieldIsNeeded) {
       expect_refused(good, {{(at + "/" + key).c_str(), nullptr, key.c_str()}}, read);
   };
   const auto measurements = [](const io::Json& j, const std::string& w) { measurements_from_json(j, w); };
-  for (const char* at : {"", "/rows", "/inventory", "/inventory/linears/1", "/errors/2",
+  records::Measurements silent = sample_measurements();
+  silent.noise.reset();
+  check(to_json(silent), "", measurements);
+  for (const char* at : {"/noise", "/rows", "/inventory", "/inventory/linears/1", "/errors/2",
                          "/errors/2/activation", "/errors/2/activation/text", "/errors/1/rounded", "/rounding",
                          "/inputs/0", "/solo/1"})
     check(to_json(sample_measurements()), at, measurements);

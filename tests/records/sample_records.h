@@ -62,6 +62,7 @@ inline records::Measurements sample_measurements() {
   m.solo = {{"visual.blocks.0.attn.qkv", "plain", {0.25, 1e-7}},
             {"visual.blocks.0.attn.qkv", "feedback", {0.125, 0}},
             {"model.layers.3.self_attn.qkv", "feedback", {0.0625, 0.03125}}};
+  m.noise = {{1e-6, 2e-6}};
   m.errors[0].slices = {{Role::q, 0.09, {{{4096, 0.04, 1e8}, {0, 0, 0}}}},
                         {Role::k, 0.1, {{{4096, 0.05, 2e8}, {0, 0, 0}}}},
                         {Role::v, 0.11, {{{4096, 0.01, 1e7}, {0, 0, 0}}}}};

@@ -59,10 +59,10 @@ io::PlannedTensor planned_tensor(std::string name, const quant::StoredTensor& te
 
 }  // namespace
 
-std::vector<io::PlannedTensor> tensors(const std::string& stored, const TensorView& weight) {
-  const quant::Packed4 packed = quant::encode4(weight, quant::Format::nf4, true);
-  const auto codes = [weight](const io::PlannedTensor::Sink& sink) {
-    const quant::Packed4 again = quant::encode4(weight, quant::Format::nf4, true);
+std::vector<io::PlannedTensor> tensors(const std::string& stored, const std::function<quant::Packed4()>& make) {
+  const quant::Packed4 packed = make();
+  const auto codes = [make](const io::PlannedTensor::Sink& sink) {
+    const quant::Packed4 again = make();
     sink(std::as_bytes(std::span(again.codes)));
   };
   std::vector<io::PlannedTensor> out;

@@ -1,6 +1,7 @@
 // The layout of bitsandbytes' 4-bit and 8-bit checkpoints, as transformers writes it.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,13 +15,12 @@ namespace nibble::write::bitsandbytes {
 io::Json config_section(const std::vector<std::string>& skip_modules);
 io::Json config_section8(const std::vector<std::string>& skip_modules);
 
-/// The tensors of one 4-bit linear; they must stay in one shard. `weight` views the 16-bit weight and must
-/// live until they are written. Sizes are known only after encoding, so it is encoded twice where it is
-/// large: once for the length of its quant_state, once when its bytes are due. `stored` is the linear's name
-/// in the files.
-std::vector<io::PlannedTensor> tensors(const std::string& stored, const TensorView& weight);
+/// The tensors of one 4-bit linear; they must stay in one shard. `make` gives the linear, the same each time;
+/// it is called twice where it is large: once for the length of its quant_state, once when its bytes are due.
+/// `stored` is the linear's name in the files.
+std::vector<io::PlannedTensor> tensors(const std::string& stored, const std::function<quant::Packed4()>& make);
 
-/// The same of one LLM.int8 linear. Throws Error naming `where` (file and tensor) for a weight beyond fp16,
+/// The tensors of one LLM.int8 linear, whose 16-bit weight must live until they are written. Throws Error naming `where` (file and tensor) for a weight beyond fp16,
 /// which the format cannot hold.
 std::vector<io::PlannedTensor> tensors8(const std::string& stored, const TensorView& weight,
                                         const std::string& where);

@@ -1,0 +1,214 @@
+#include "app/calibrate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "plan/choose.h"
+#include "plan/plan.h"
+
+namespace nibble::app {
+namespace {
+
+using measure::Stored;
+
+/// One of every kHeldOut inputs judges plans and takes no part in making them.
+constexpr size_t kHeldOut = 4;
+/// With fewer inputs than this, none is held out.
+constexpr size_t kFewest = 8;
+
+/// Samples of one picture stay together, so that what judges was not seen: their key, in order.
+std::string key_of(const data::Sample& sample) {
+  if (sample.plain) return sample.id.substr(0, sample.id.find('#'));
+  return sample.images.empty() ? sample.id : sample.images[0].string();
+}
+
+/// Moves every kHeldOut-th key's samples to a set of their own.
+std::vector<data::Sample> take_held_out(std::vector<data::Sample>& samples) {
+  std::vector<std::string> keys;
+  for (const data::Sample& sample : samples)
+    if (std::string key = key_of(sample); std::find(keys.begin(), keys.end(), key) == keys.end())
+      keys.push_back(std::move(key));
+  std::vector<data::Sample> kept, held;
+  if (keys.size() < kFewest) return held;
+  for (data::Sample& sample : samples) {
+    const auto at = std::find(keys.begin(), keys.end(), key_of(sample)) - keys.begin();
+    (static_cast<size_t>(at) % kHeldOut == kHeldOut - 1 ? held : kept).push_back(std::move(sample));
+  }
+  samples = std::move(kept);
+  return held;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::string duration_text(double seconds) {
+  if (seconds < 90) return fmt::format("{:.0f} s", std::max(1.0, seconds));
+  if (seconds < 5400) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
+}  // namespace
+
+Calibration::Calibration(const std::string& name, CalibrationOptions options, const Common& common)
+    : options_(std::move(options)), model_(name, common) {
+  if (model_.binding.quantized())
+    fail("{}: is quantized; measure the 16-bit checkpoint that it was made of", name);
+  options_.data = data_files(options_.data, "calibration", model_.maker);
+  inventory_ = model_.binding.inventory(name);
+  groups_ = records::group_linears(inventory_, options_.fuse);
+  std::vector<data::Sample> samples = data::read_samples(options_.data), held;
+  if (!options_.verify.empty())
+    held = data::read_samples(options_.verify);
+  else if (options_.hold_out)
+    held = take_held_out(samples);
+  calibration_.items = items_of(samples, options_.data, model_.maker, options_.window);
+  if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
+  prepare(calibration_);
+  if (!held.empty()) prepare(held_out_);
+  if (options_.rounding == "plain") options_.damping = options_.mix = 0;
+  if (options_.rounding != "plain")
+    store_ = std::make_unique<measure::RoundedStore>(
+        options_.scratch.empty() ? std::filesystem::temp_directory_path() : options_.scratch);
+}
+
+void Calibration::prepare(InputSet& set) {
+  data::complete_answers(set.items, model_.runner, model_.maker);
+  for (const data::Item& item : set.items)
+    set.inputs.push_back(
+        {.id = item.id,
+         .modality = item.prompt.pictures.empty() ? records::Modality::text : records::Modality::vision,
+         .positions = std::ssize(item.answer)});
+  set.walk = std::make_unique<measure::Walk>(model_.runner, set.items);
+}
+
+void Calibration::make_lockstep(InputSet& set) {
+  if (set.walk)
+    set.lockstep = std::make_unique<measure::Lockstep>(*set.walk, groups_, inventory_, store_.get(), options_.memory);
+}
+
+records::Measurements Calibration::measure() {
+  const measure::Options options{
+      .rounding = {options_.rounding, options_.damping, options_.mix},
+      .fuse = options_.fuse,
+      .allow_nonfinite = options_.allow_nonfinite};
+  records::Measurements out = measure::measure(*calibration_.walk, model_.name, options, store_.get());
+  out.data = options_.data;
+  out.window = options_.window;
+  inventory_ = out.inventory;
+  groups_ = records::group_linears(inventory_, options_.fuse);
+  for (const records::Group& group : groups_)
+    for (const size_t member : group.members)
+      if (out.inventory.linears[member].bytes4 == out.inventory.linears[member].bytes16 &&
+          out.errors[member].weight == 0)
+        unroundable_.insert(group.name);
+  make_lockstep(calibration_);
+  make_lockstep(held_out_);
+  if (options_.effort != "none") solo_runs(out);
+  return out;
+}
+
+/// KL of the same model with its inputs rounded to bf16 (or, where it is measured so, not rounded).
+std::array<double, 2> Calibration::noise() {
+  run::Weights& weights = model_.weights;
+  const bool wide = weights.compute() == kernels::Compute::f32;
+  run::Weights other(weights.binding(), wide ? kernels::Compute::bf16 : kernels::Compute::f32);
+  run::Runner runner(other);
+  measure::Walk walk(runner, calibration_.items);
+  const auto states_of = [](measure::Walk& w) {
+    measure::States states = w.start();
+    measure::States* branch = &states;
+    for (size_t step = 0; step < w.steps().size(); ++step) {
+      w.advance(step, {&branch, 1}, nullptr);
+      w.release(step);
+    }
+    return w.answers(states);
+  };
+  const Matrix theirs = states_of(walk);
+  const auto start = std::chrono::steady_clock::now();
+  const Matrix ours = states_of(*calibration_.walk);
+  forward_seconds_ = seconds_since(start);
+  const auto kl = calibration_.walk->divergence(ours, theirs);
+  const auto intervals = kl_by_modality(calibration_.inputs, kl);
+  return {intervals[0].mean, intervals[1].mean};
+}
+
+void Calibration::solo_runs(records::Measurements& out) {
+  out.effort = options_.effort;
+  out.inputs = calibration_.inputs;
+  out.noise = noise();
+  const bool full = options_.effort == "full";
+  // Each run goes through what comes behind its group: half of the model in the mean.
+  const size_t most = full ? groups_.size() : std::max<size_t>(1, groups_.size() / 3);
+  tell(fmt::format("solo runs: {} of {} groups, about {}", most, groups_.size(),
+                   duration_text(forward_seconds_ * static_cast<double>(most) / 2)));
+  std::vector<std::string> names;
+  if (full) {
+    for (const records::Group& group : groups_) names.push_back(group.name);
+    run_alone(out, names);
+  } else {
+    names = plan::anchor_groups(out, std::max<size_t>(1, most * 2 / 3));
+    run_alone(out, names);
+    const int64_t bytes = plan::kl_budget(options_.budget, out)
+                              ? plan::parse_budget("10%", out.inventory)
+                              : plan::parse_budget(options_.budget, out.inventory);
+    run_alone(out, plan::contested_groups(out, bytes, most - names.size(), true));
+  }
+  const auto quality = plan::prediction_quality(out);
+  tell(fmt::format(
+      "solo runs: {} of {} groups made; predicted from the others they rank with correlation {:.2f}, largest miss "
+      "{:.3g} times",
+      quality.run, quality.groups, quality.rank_correlation, quality.largest_miss));
+}
+
+void Calibration::run_alone(records::Measurements& out, const std::vector<std::string>& names) {
+  std::vector<std::string> roundings;
+  // Where other codes are at hand, those of plain rounding are run as well only when everything is.
+  if (options_.rounding == "plain" || options_.effort == "full") roundings.push_back("plain");
+  if (options_.rounding != "plain") roundings.push_back(options_.rounding);
+  const measure::Assignment base(groups_.size(), Stored::as_source);
+  std::vector<measure::Assignment> hypotheses;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (std::find(names.begin(), names.end(), groups_[g].name) == names.end()) continue;
+    if (unroundable_.contains(groups_[g].name)) continue;
+    for (const std::string& rounding : roundings) {
+      hypotheses.push_back(base);
+      hypotheses.back()[g] = rounding == "plain" ? Stored::plain : Stored::rounded;
+      out.solo.push_back({groups_[g].name, rounding, {}});
+    }
+  }
+  auto kl = calibration_.lockstep->run(base, hypotheses);
+  for (size_t i = 0; i < kl.size(); ++i) out.solo[out.solo.size() - kl.size() + i].kl = std::move(kl[i]);
+  const auto place = [&](const records::SoloRun& run) {
+    return std::find_if(groups_.begin(), groups_.end(), [&](const auto& g) { return g.name == run.group; });
+  };
+  std::stable_sort(out.solo.begin(), out.solo.end(),
+                   [&](const auto& a, const auto& b) { return place(a) < place(b); });
+}
+
+void Calibration::round(const records::Plan& plan) {
+  std::set<std::string> names;
+  for (const records::Decision& d : plan.decisions)
+    if (!d.keep && d.rounding != "plain" && !store_->has(d.name)) names.insert(d.name);
+  if (!names.empty()) measure::round_linears(*calibration_.walk, plan.rounding, names, *store_);
+}
+
+std::array<records::Interval, 2> kl_by_modality(std::span<const records::MeasuredInput> inputs,
+                                                std::span<const double> kl) {
+  std::array<records::Interval, 2> out;
+  for (const records::Modality modality : records::kModalities) {
+    std::vector<double> values, weights;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i].modality != modality) continue;
+      values.push_back(kl[i]);
+      weights.push_back(static_cast<double>(inputs[i].positions));
+    }
+    out[static_cast<size_t>(modality)] = records::weighted_mean(values, weights);
+  }
+  return out;
+}
+
+}  // namespace nibble::app

@@ -1,0 +1,85 @@
+// A 16-bit model with its inputs, measured, rounded and judged: what quantize, measure and plan string together.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "app/stages.h"
+#include "measure/lockstep.h"
+#include "measure/measure.h"
+
+namespace nibble::app {
+
+/// How a model is measured. The defaults of rounding are those that did best on trained models of all
+/// families (README, "How it works").
+struct CalibrationOptions {
+  std::vector<std::string> data, verify;  // files; verify empty: a part of data is held out
+  int64_t window = 2048;
+  std::string rounding = "feedback";
+  double damping = 0.03, mix = 0.5;
+  std::string effort = "auto";  // of solo runs: "none", "auto", "full"
+  std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
+  bool fuse = true, allow_nonfinite = false;
+  bool hold_out = false;                  // keep a part of data for verification
+  int64_t memory = int64_t{4} << 30;      // bytes that hidden states may take
+  std::filesystem::path scratch = {};     // folder for rounded weights; empty: the system's
+};
+
+/// Inputs that are run as a whole, with the lockstep over them.
+struct InputSet {
+  std::vector<data::Item> items;
+  std::vector<records::MeasuredInput> inputs;
+  std::unique_ptr<measure::Walk> walk;
+  std::unique_ptr<measure::Lockstep> lockstep;
+};
+
+class Calibration {
+ public:
+  /// Opens the model and its inputs; answers that samples leave open are the model's own. Throws Error for a
+  /// quantized model.
+  Calibration(const std::string& model, CalibrationOptions options, const Common& common);
+
+  /// Errors of all linears, and solo runs by the effort. Rounded linears go to the store.
+  records::Measurements measure();
+  /// Fills the store with the linears that a plan rounds with statistics, where measure() has not.
+  void round(const records::Plan& plan);
+  quant::Packed4 rounded(const std::string& linear) const { return store_->get(linear); }
+
+  /// The inputs that plans are made from, and those that they are judged by; the second may be empty.
+  InputSet& calibration() { return calibration_; }
+  InputSet& held_out() { return held_out_; }
+  const CalibrationOptions& options() const { return options_; }
+  const std::vector<records::Group>& groups() const { return groups_; }
+
+ private:
+  void prepare(InputSet& set);
+  void make_lockstep(InputSet& set);
+  void solo_runs(records::Measurements& measurements);
+  void run_alone(records::Measurements& measurements, const std::vector<std::string>& names);
+  std::array<double, 2> noise();
+
+  CalibrationOptions options_;
+  LoadedModel model_;
+  InputSet calibration_, held_out_;
+  records::Inventory inventory_;
+  std::vector<records::Group> groups_;
+  std::set<std::string> unroundable_;  // groups with weights that are not finite
+  std::unique_ptr<measure::RoundedStore> store_;
+  double forward_seconds_ = 0;  // of the 16-bit model over the calibration inputs
+};
+
+/// Mean KL by modality of the inputs, with intervals over inputs, from the KL of each input.
+std::array<records::Interval, 2> kl_by_modality(std::span<const records::MeasuredInput> inputs,
+                                                std::span<const double> kl);
+
+/// Runs the plan on the held-out inputs beside a ranking by activation errors of the same bytes and rounding;
+/// where its real KL differs from the predicted, groups are un-quantized and quantized one at a time around it
+/// and the plan is made again within the budget, as long as that lowers the real KL. Returns the plan of the
+/// lowest, with all runs in its verification. Budgets "kl:X" and "match": the smallest plan whose real KL (for
+/// match: the upper end of its interval) keeps the limit. Without held-out inputs the plan comes back as it is.
+records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
+                                records::Plan plan);
+
+}  // namespace nibble::app

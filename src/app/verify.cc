@@ -1,0 +1,206 @@
+// Verification and repair: a plan is run for real, and made again from what that shows.
+#include <algorithm>
+#include <numeric>
+
+#include "app/calibrate.h"
+#include "base/error.h"
+#include "plan/choose.h"
+#include "plan/plan.h"
+
+namespace nibble::app {
+namespace {
+
+using measure::Assignment;
+using measure::Stored;
+using plan::GroupCosts;
+using Kl = std::array<double, 2>;
+
+/// Rounds of repair; the last one that helped counts.
+constexpr int kRepairs = 4;
+
+Kl means(const std::array<records::Interval, 2>& kl) {
+  return {kl[0].mean, kl[1].mean};
+}
+
+class Verifier {
+ public:
+  Verifier(Calibration& calibration, const records::Measurements& measurements, const records::Plan& plan)
+      : calibration_(calibration), measurements_(measurements), plan_(plan), costs_(plan::predict_costs(measurements)) {
+    verification_.data = calibration.options().verify.empty() ? measurements.data : calibration.options().verify;
+    for (const auto& input : calibration.held_out().inputs) ++verification_.inputs[static_cast<size_t>(input.modality)];
+  }
+
+  /// For budgets in bytes.
+  records::Plan within_bytes() {
+    const auto first = plan::choice_of_plan(costs_, plan_);
+    const records::Plan ranked = rank_by_activation_error();
+    reference_ = means(run("activation error", ranked, choice(ranked)));
+    judge("dynamic", first);
+    for (int round = 1; round <= kRepairs; ++round)
+      if (!judge(fmt::format("repaired {}", round), repaired())) break;
+    return result();
+  }
+
+  /// For budgets in KL: the smallest plan that keeps the limit, found by aiming at more or less predicted KL.
+  records::Plan within_kl(const Kl& limit, bool upper_end) {
+    reference_ = limit;
+    double aim = 1;  // share of the limit that is aimed at
+    double failed = std::numeric_limits<double>::infinity();
+    for (int round = 0; round < 6; ++round) {
+      const auto chosen = plan::choose_for_kl(costs_, {limit[0] * aim, limit[1] * aim});
+      records::Plan next = plan::plan_of_choice(measurements_, costs_, chosen, plan_);
+      const auto kl = run(round == 0 ? "dynamic" : fmt::format("aimed {}", round), next, chosen);
+      const Kl real = upper_end ? Kl{kl[0].high, kl[1].high} : means(kl);
+      const double ratio = plan::worst_ratio(real, limit);
+      if (ratio <= 1 && (best_.empty() || next.bytes < best_bytes_)) {
+        best_ = chosen;
+        best_bytes_ = next.bytes;
+        verification_.chosen = std::ssize(verification_.runs) - 1;
+      }
+      if (ratio > 1) failed = std::min(failed, aim);
+      const double wanted = aim / std::max(ratio, 1e-3) * 0.98;
+      aim = std::min(wanted, std::isfinite(failed) ? (ratio <= 1 ? std::sqrt(aim * failed) : failed * 0.95) : wanted);
+      if (chosen == last_) break;
+      last_ = chosen;
+    }
+    if (best_.empty()) keep_everything();
+    return result();
+  }
+
+ private:
+  records::Plan rank_by_activation_error() const {
+    plan::Preferences preferences;
+    preferences.rounding = measurements_.rounding.kind;
+    records::Plan like = plan::make_plan(measurements_, "activation-error",
+                                         fmt::format("{}B", plan_.budget_bytes), preferences);
+    return like;
+  }
+
+  std::vector<int> choice(const records::Plan& plan) const { return plan::choice_of_plan(costs_, plan); }
+
+  Assignment assignment(const std::vector<int>& chosen) const {
+    Assignment out;
+    for (size_t g = 0; g < costs_.size(); ++g) out.push_back(stored(costs_[g].options[static_cast<size_t>(chosen[g])]));
+    return out;
+  }
+  static Stored stored(const plan::StoredAs& option) {
+    if (option.rounding.empty()) return Stored::as_source;
+    return option.rounding == "plain" ? Stored::plain : Stored::rounded;
+  }
+
+  /// Runs a plan on the held-out inputs and records it.
+  std::array<records::Interval, 2> run(const std::string& label, const records::Plan& plan,
+                                       const std::vector<int>& chosen) {
+    InputSet& set = calibration_.held_out();
+    const Assignment a = assignment(chosen);
+    const auto kl = set.lockstep->run(a, {&a, 1});
+    records::VerifiedRun& run = verification_.runs.emplace_back();
+    run.label = label;
+    run.bytes = plan.bytes;
+    run.kept = plan.kept();
+    run.predicted = plan::predicted_kl(costs_, chosen);
+    run.kl = kl_by_modality(set.inputs, kl[0]);
+    return run.kl;
+  }
+
+  /// Runs a choice; false when it was run before or is no better than the best so far.
+  bool judge(const std::string& label, const std::vector<int>& chosen) {
+    if (std::find(seen_.begin(), seen_.end(), chosen) != seen_.end()) return false;
+    seen_.push_back(chosen);
+    const auto kl = run(label, plan::plan_of_choice(measurements_, costs_, chosen, plan_), chosen);
+    const double ratio = plan::worst_ratio(means(kl), reference_);
+    if (!best_.empty() && ratio >= best_ratio_) return false;
+    best_ = chosen;
+    best_ratio_ = ratio;
+    verification_.chosen = std::ssize(verification_.runs) - 1;
+    return true;
+  }
+
+  /// The groups that are changed one at a time around the best plan: all of them at full effort, else those
+  /// whose place in the plan is least certain.
+  std::vector<size_t> questioned() const {
+    std::vector<size_t> all(costs_.size());
+    std::iota(all.begin(), all.end(), size_t{0});
+    if (measurements_.effort == "full") return all;
+    const auto names = plan::contested_groups(measurements_, plan_.budget_bytes, costs_.size() / 3, false);
+    std::erase_if(all, [&](size_t g) {
+      return std::find(names.begin(), names.end(), costs_[g].group.name) == names.end();
+    });
+    return all;
+  }
+
+  /// A new choice from costs around the best plan: what un-quantizing a group saves, what quantizing it adds.
+  std::vector<int> repaired() {
+    InputSet& set = calibration_.calibration();
+    const Assignment base = assignment(best_);
+    std::vector<Assignment> hypotheses = {base};
+    const std::vector<size_t> groups = questioned();
+    for (const size_t g : groups) {
+      hypotheses.push_back(base);
+      hypotheses.back()[g] =
+          base[g] == Stored::as_source ? stored(plan::better4(costs_[g])) : Stored::as_source;
+    }
+    const auto kl = set.lockstep->run(base, hypotheses);
+    const Kl now = means(kl_by_modality(set.inputs, kl[0]));
+    const Kl predicted = plan::predicted_kl(costs_, best_);
+    std::vector<GroupCosts> costs = costs_;
+    for (GroupCosts& group : costs)
+      for (plan::StoredAs& option : group.options)
+        for (size_t m = 0; m < 2; ++m)
+          if (predicted[m] > 0) option.kl[m] *= now[m] / predicted[m];
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const Kl other = means(kl_by_modality(set.inputs, kl[i + 1]));
+      const bool kept = base[groups[i]] == Stored::as_source;
+      const plan::StoredAs& before = plan::better4(costs_[groups[i]]);
+      for (size_t o = 0; o < costs_[groups[i]].options.size(); ++o) {
+        plan::StoredAs& option = costs[groups[i]].options[o];
+        if (option.rounding.empty()) continue;
+        // Codes that were not run keep their ratio to those that were.
+        for (size_t m = 0; m < 2; ++m)
+          option.kl[m] = std::max(0.0, kept ? other[m] - now[m] : now[m] - other[m]) *
+                         (before.kl[m] > 0 ? costs_[groups[i]].options[o].kl[m] / before.kl[m] : 1);
+      }
+    }
+    return plan::choose_worst_ratio(costs, plan_.budget_bytes - measurements_.inventory.other_bytes,
+                                    reference_);
+  }
+
+  void keep_everything() {
+    for (const GroupCosts& group : costs_) best_.push_back(static_cast<int>(group.options.size()) - 1);
+    run("16 bit", plan::plan_of_choice(measurements_, costs_, best_, plan_), best_);
+    verification_.chosen = std::ssize(verification_.runs) - 1;
+  }
+
+  records::Plan result() {
+    records::Plan out = plan::plan_of_choice(measurements_, costs_, best_, plan_);
+    out.measurements_digest = plan_.measurements_digest;
+    out.curve = plan_.curve;
+    if (!plan_.budget.empty() && plan::kl_budget(plan_.budget, measurements_)) out.budget_bytes = out.bytes;
+    out.verification = std::move(verification_);
+    return out;
+  }
+
+  Calibration& calibration_;
+  const records::Measurements& measurements_;
+  const records::Plan& plan_;
+  std::vector<GroupCosts> costs_;
+  records::Verification verification_;
+  Kl reference_{};
+  std::vector<std::vector<int>> seen_;
+  std::vector<int> best_, last_;
+  double best_ratio_ = 0;
+  int64_t best_bytes_ = 0;
+};
+
+}  // namespace
+
+records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
+                                records::Plan plan) {
+  if (calibration.held_out().items.empty() || !plan::has_costs(measurements)) return plan;
+  Verifier verifier(calibration, measurements, plan);
+  if (const auto limit = plan::kl_budget(plan.budget, measurements))
+    return verifier.within_kl(*limit, plan.budget == "match");
+  return verifier.within_bytes();
+}
+
+}  // namespace nibble::app

@@ -1,0 +1,148 @@
+#include "measure/lockstep.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "base/progress.h"
+
+namespace nibble::measure {
+
+/// An assignment on its way. It has no states of its own before it leaves the base.
+struct Lockstep::Branch {
+  const Assignment* assignment = nullptr;
+  size_t leaves = 0;
+  bool left = false;
+  States states = {};
+};
+
+Lockstep::Lockstep(Walk& walk, std::span<const records::Group> groups, const records::Inventory& inventory,
+                   const RoundedStore* store, int64_t memory)
+    : walk_(walk), groups_(groups.size()), store_(store), memory_(memory) {
+  for (size_t g = 0; g < groups.size(); ++g)
+    for (const size_t member : groups[g].members) group_of_[inventory.linears[member].name] = g;
+  for (const Step& step : walk.steps()) {
+    std::set<size_t> seen;
+    for (const model::Linear* l : step.linears) seen.insert(group_of_.at(l->name));
+    step_groups_.emplace_back(seen.begin(), seen.end());
+  }
+  // The widest states that a branch has: of the tower's rows, or of the text's.
+  const model::Spec& spec = walk.runner().spec();
+  int64_t tower = 0, text = 0;
+  for (const data::Item& item : walk.items()) {
+    text += std::ssize(item.prompt.ids) + std::ssize(item.answer);
+    for (const run::Picture& p : item.prompt.pictures) tower += run::tower_rows(p, *spec.vision);
+  }
+  const int64_t kept = spec.vision ? 1 + std::ssize(spec.vision->stack.kept) : 1;
+  state_bytes_ = 4 * std::max(text * spec.text.stack.hidden,
+                              spec.vision ? tower * kept * spec.vision->stack.hidden : int64_t{0});
+}
+
+int64_t Lockstep::passes(size_t hypotheses) const {
+  const int64_t at_once = std::max<int64_t>(1, memory_ / std::max<int64_t>(1, state_bytes_) - 1);
+  return (static_cast<int64_t>(hypotheses) + at_once - 1) / at_once;
+}
+
+size_t Lockstep::leaves_at(const Assignment& base, const Assignment& other) const {
+  for (size_t step = 0; step < step_groups_.size(); ++step)
+    for (const size_t g : step_groups_[step])
+      if (base[g] != other[g]) return step;
+  return step_groups_.size();
+}
+
+void Lockstep::set_weights(size_t step, const Assignment& assignment) {
+  run::Weights& weights = walk_.runner().weights();
+  for (const model::Linear* l : walk_.steps()[step].linears) {
+    const Stored stored = assignment[group_of_.at(l->name)];
+    if (stored == Stored::as_source) {
+      weights.replace(l->name, {});
+      continue;
+    }
+    quant::Packed4 packed;
+    if (stored == Stored::rounded) {
+      packed = store_->get(l->name);
+    } else {
+      Tensor buffer;
+      packed = quant::encode4(weights.binding().weight(*l, buffer), quant::Format::nf4, true);
+    }
+    weights.replace(l->name, kernels::Weight::pack(quant::decode4(packed).view(), weights.compute()));
+  }
+}
+
+void Lockstep::advance(size_t step, std::vector<Branch>& branches) {
+  for (Branch& branch : branches)
+    if (!branch.left && branch.leaves == step) {
+      branch.states = branches[0].states.copy();
+      branch.left = true;
+    }
+  std::map<std::vector<Stored>, std::vector<States*>> alike;
+  std::map<std::vector<Stored>, const Assignment*> assignment_of;
+  for (Branch& branch : branches) {
+    if (!branch.left) continue;
+    std::vector<Stored> here;
+    for (const size_t g : step_groups_[step]) here.push_back((*branch.assignment)[g]);
+    alike[here].push_back(&branch.states);
+    assignment_of[here] = branch.assignment;
+  }
+  for (const auto& [here, states] : alike) {
+    set_weights(step, *assignment_of[here]);
+    walk_.advance(step, states, nullptr);
+  }
+  for (const model::Linear* l : walk_.steps()[step].linears) walk_.runner().weights().replace(l->name, {});
+  walk_.release(step);
+}
+
+void Lockstep::run_pass(const Assignment& base, std::span<const Assignment> hypotheses,
+                        std::span<std::vector<double>> out) {
+  const bool plain_base = std::all_of(base.begin(), base.end(), [](Stored s) { return s == Stored::as_source; });
+  if (!plain_base) reference();
+  std::vector<Branch> branches(1 + hypotheses.size());
+  branches[0] = {&base, 0, true, walk_.start()};
+  for (size_t i = 0; i < hypotheses.size(); ++i)
+    branches[i + 1] = {&hypotheses[i], leaves_at(base, hypotheses[i]), false, {}};
+  Progress progress("run", std::ssize(walk_.steps()), "blocks");
+  for (size_t step = 0; step < walk_.steps().size(); ++step) {
+    advance(step, branches);
+    progress.advance();
+  }
+  if (plain_base && !reference_) reference_ = walk_.answers(branches[0].states);
+  std::vector<double> of_base;
+  for (size_t i = 0; i < hypotheses.size(); ++i) {
+    const Branch& branch = branches[i + 1];
+    if (branch.left) {
+      out[i] = walk_.divergence(reference(), walk_.answers(branch.states));
+      continue;
+    }
+    if (of_base.empty()) of_base = walk_.divergence(reference(), walk_.answers(branches[0].states));
+    out[i] = of_base;
+  }
+}
+
+const Matrix& Lockstep::reference() {
+  if (!reference_) {
+    States states = walk_.start();
+    States* branch = &states;
+    for (size_t step = 0; step < walk_.steps().size(); ++step) {
+      walk_.advance(step, {&branch, 1}, nullptr);
+      walk_.release(step);
+    }
+    reference_ = walk_.answers(states);
+  }
+  return *reference_;
+}
+
+std::vector<std::vector<double>> Lockstep::run(const Assignment& base, std::span<const Assignment> hypotheses) {
+  NIBBLE_CHECK(base.size() == groups_);
+  for (const Assignment& h : hypotheses) NIBBLE_CHECK(h.size() == groups_);
+  std::vector<std::vector<double>> out(hypotheses.size());
+  if (hypotheses.empty()) return out;
+  const auto count = static_cast<size_t>(passes(hypotheses.size()));
+  const size_t each = (hypotheses.size() + count - 1) / count;
+  for (size_t begin = 0; begin < hypotheses.size(); begin += each) {
+    const size_t n = std::min(each, hypotheses.size() - begin);
+    run_pass(base, hypotheses.subspan(begin, n), std::span(out).subspan(begin, n));
+  }
+  return out;
+}
+
+}  // namespace nibble::measure

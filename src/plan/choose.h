@@ -1,0 +1,30 @@
+// The choice of an option for every group from what the options cost.
+#pragma once
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "plan/costs.h"
+
+namespace nibble::plan {
+
+/// The sum of the chosen options' KLs, by modality of the inputs.
+std::array<double, 2> predicted_kl(std::span<const GroupCosts> costs, std::span<const int> chosen);
+/// The sum of the chosen options' bytes.
+int64_t chosen_bytes(std::span<const GroupCosts> costs, std::span<const int> chosen);
+
+/// The index of the option chosen for each group: the least sum of weights * KL among the choices whose bytes
+/// come to at most `budget` (of the linears alone), exactly (choose_options). Where nothing fits, the smallest.
+std::vector<int> choose_within(std::span<const GroupCosts> costs, int64_t budget,
+                               const std::array<double, 2>& weights);
+
+/// The same for the least worst ratio over the modalities of KL / reference. Weights between the modalities are
+/// tried on a fixed grid; a modality whose reference is 0 takes no part.
+std::vector<int> choose_worst_ratio(std::span<const GroupCosts> costs, int64_t budget,
+                                    const std::array<double, 2>& reference);
+
+/// KL over reference, the larger over the modalities; a reference of 0 is left out.
+double worst_ratio(const std::array<double, 2>& kl, const std::array<double, 2>& reference);
+
+}  // namespace nibble::plan
