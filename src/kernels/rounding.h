@@ -57,7 +57,7 @@ std::array<float, kScaleSteps> scale_grid(float target, float weight);
 /// The diagonal of H: gram_ii * (1 + damping) + 1e-4 * damping * mean(diag gram), and 1 everywhere where the
 /// diagonal of the gram is zero throughout (H is then the identity). Off its diagonal H is the gram. Damping
 /// each channel by its own power rather than by the mean keeps the correlations of weak channels beside
-/// outlier channels (with those, the damping by the mean left 2 to 8 times the error on inputs held out;
+/// outlier channels (with those, the damping by the mean left 3 to 11 times the error on inputs held out;
 /// without them, the two were equal), and bounds every D_k from below by damping * gram_kk, so that fp32
 /// factors it whatever the scales of the channels are.
 std::vector<float> damped_diagonal(ConstMatrix gram, double damping);
