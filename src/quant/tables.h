@@ -9,6 +9,24 @@
 
 namespace nibble::quant {
 
+/// The values of the NF4 codes.
+inline constexpr std::array<float, 16> kNf4Codes = {-1.0f,
+                                                    -0.6961928009986877f,
+                                                    -0.5250730514526367f,
+                                                    -0.39491748809814453f,
+                                                    -0.28444138169288635f,
+                                                    -0.18477343022823334f,
+                                                    -0.09105003625154495f,
+                                                    0.0f,
+                                                    0.07958029955625534f,
+                                                    0.16093020141124725f,
+                                                    0.24611230194568634f,
+                                                    0.33791524171829224f,
+                                                    0.44070982933044434f,
+                                                    0.5626170039176941f,
+                                                    0.7229568362236023f,
+                                                    1.0f};
+
 /// NF4: the code of y is the number of thresholds t with y > t.
 inline constexpr auto kNf4Thresholds = std::bit_cast<std::array<float, 15>>(std::array<uint32_t, 15>{
     0xBF591CD9, 0xBF1C5270, 0xBEEB8480, 0xBEADEA76, 0xBE703CEC, 0xBE0D38BC, 0xBD3A7871, 0x3D22FAFF,

@@ -1,11 +1,13 @@
-// The plain oracle of every operation in kernels/ops.h: same names, same contracts, straight loops on one
-// thread, sums in fp64. Tests hold the fast operations against it; nothing else may call it.
+// The plain oracle of every operation in kernels/ops.h and kernels/rounding.h: same names, same contracts,
+// straight loops on one thread, sums in fp64. Tests hold the fast operations against it; nothing else may
+// call it.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
 #include "kernels/ops.h"
+#include "kernels/rounding.h"
 #include "tensor/tensor.h"
 
 namespace nibble::kernels::ref {
@@ -33,5 +35,8 @@ void gather_rows(const TensorView& table, std::span<const int64_t> ids, MutableM
 int64_t argmax(std::span<const float> logits);
 double log_probability(std::span<const float> logits, int64_t id);
 double kl_divergence(std::span<const float> p, std::span<const float> q);
+
+/// As kernels::round4 with H factored as a whole and all sums in fp64, for finite grams.
+quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options);
 
 }  // namespace nibble::kernels::ref
