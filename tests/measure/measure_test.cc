@@ -27,6 +27,13 @@ struct Loaded {
     samples.resize(n);
     return data::make_items(samples, maker, 2048);
   }
+
+  records::Measurements measured(std::span<const data::Item> items, const Options& options = {},
+                                 RoundedStore* store = nullptr) {
+    run::Runner runner(weights);
+    Walk walk(runner, items);
+    return measure(walk, "tiny", options, store);
+  }
 };
 
 /// Squared norms of outputs, plainly: every row of a tap times both weights, in fp64.
@@ -81,7 +88,7 @@ TEST(Measure, GramErrorsAreThoseOfTheOutputs) {
   const std::vector<run::Sequence*> batch = {&sequences[0], &sequences[1]};
   runner.feed(batch, std::vector<int64_t>{1, 1}, false);
 
-  const records::Measurements m = measure(model.weights, items, "tiny", false);
+  const records::Measurements m = model.measured(items);
   ASSERT_EQ(m.errors.size(), 82u);
   for (size_t i = 0; i < m.errors.size(); ++i) {
     ASSERT_EQ(m.errors[i].name, m.inventory.linears[i].name);
@@ -102,7 +109,7 @@ TEST(Measure, GramErrorsAreThoseOfTheOutputs) {
 
 TEST(Measure, SizesAreThoseOfTheWrittenTensors) {
   Loaded model;
-  const records::Measurements m = measure(model.weights, model.items(1), "tiny", false);
+  const records::Measurements m = model.measured(model.items(1));
   records::Inventory exact = model.binding.inventory("tiny");
   exact_sizes(model.binding, exact, false);
   EXPECT_EQ(m.inventory, exact);
@@ -124,7 +131,7 @@ TEST(Measure, TextAloneLeavesTheTowerUnseen) {
   sample.text = "The quick brown fox jumps over the lazy dog, and then it rests.";
   const auto items = data::make_items({&sample, 1}, model.maker, 8);
   ASSERT_GE(items.size(), 2u);
-  const records::Measurements m = measure(model.weights, items, "tiny", false);
+  const records::Measurements m = model.measured(items);
   EXPECT_EQ(m.rows[0], 0);
   for (size_t i = 0; i < m.errors.size(); ++i) {
     const bool text = m.inventory.linears[i].part == records::Part::text;
@@ -139,15 +146,50 @@ TEST(Measure, SameBitsForAnyNumberOfThreads) {
   Loaded model;
   const auto items = model.items(3);
   set_num_threads(1);
-  const auto one = measure(model.weights, items, "tiny", false);
+  const auto one = model.measured(items);
   set_num_threads(3);
-  const auto three = measure(model.weights, items, "tiny", false);
+  const auto three = model.measured(items);
   EXPECT_EQ(one, three);
 }
 
-TEST(Measure, NothingToMeasureOn) {
+TEST(Measure, BetterCodesAreMeasuredBesideThePlainOnes) {
   Loaded model;
-  EXPECT_THROW(measure(model.weights, {}, "tiny", false), Error);
+  const auto items = model.items(12);
+  RoundedStore store(testing::TempDir());
+  const Options options{.rounding = {"feedback", 0.03, 0.5}};
+  const records::Measurements m = model.measured(items, options, &store);
+  const records::Measurements plain = model.measured(items);
+  EXPECT_EQ(m.rounding.kind, "feedback");
+  double ours = 0, theirs = 0;
+  for (size_t i = 0; i < m.errors.size(); ++i) {
+    EXPECT_EQ(m.errors[i].activation, plain.errors[i].activation) << "plain errors stay";
+    const auto& rounded = *m.errors[i].rounded;
+    int64_t bytes = 0;
+    const quant::Packed4 packed = store.get(m.errors[i].name);
+    for (const auto& tensor : quant::to_tensors(packed)) bytes += tensor.view.bytes();
+    EXPECT_EQ(rounded.bytes4, bytes) << m.errors[i].name;
+    for (size_t k = 0; k < 2; ++k) {
+      ours += rounded.activation[k].relative();
+      theirs += plain.errors[i].activation[k].relative();
+    }
+  }
+  EXPECT_LT(ours, 0.5 * theirs);
+  EXPECT_GT(ours, 0.01 * theirs) << "too good to be true";
+}
+
+TEST(Measure, RoundingAgainGivesTheSameCodes) {
+  Loaded model;
+  const auto items = model.items(3);
+  RoundedStore store(testing::TempDir()), again(testing::TempDir());
+  const Options options{.rounding = {"search", 0.03, 0.5}};
+  const records::Measurements m = model.measured(items, options, &store);
+  run::Runner runner(model.weights);
+  Walk walk(runner, items);
+  const std::string name = m.errors[40].name;
+  round_linears(walk, options.rounding, {name}, again);
+  EXPECT_TRUE(again.has(name));
+  EXPECT_FALSE(again.has(m.errors[41].name));
+  EXPECT_EQ(again.get(name).codes, store.get(name).codes);
 }
 
 }  // namespace
