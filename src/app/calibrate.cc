@@ -4,6 +4,7 @@
 #include <chrono>
 #include <set>
 
+#include "app/commands.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "plan/choose.h"
@@ -69,7 +70,12 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
   prepare(calibration_);
   if (!held.empty()) prepare(held_out_);
-  if (options_.rounding == "plain") options_.damping = options_.mix = 0;
+  if (options_.rounding != "plain")
+    rounding_ = {.kind = options_.rounding,
+                 .damping = parse_pair("--damping", options_.damping),
+                 .guard = 0,
+                 .mix = options_.mix};
+  if (options_.rounding != "plain" && options_.guard) add_guard();
   if (options_.rounding != "plain")
     store_ = std::make_unique<measure::RoundedStore>(
         options_.scratch.empty() ? std::filesystem::temp_directory_path() : options_.scratch);
@@ -85,6 +91,24 @@ void Calibration::prepare(InputSet& set) {
   set.walk = std::make_unique<measure::Walk>(model_.runner, set.items);
 }
 
+/// Codes that are chosen for the tokens of pictures and their prompts alone would harm plain text: a few windows of
+/// nibble's own texts count as well.
+void Calibration::add_guard() {
+  constexpr int64_t kWindow = 256;
+  constexpr size_t kWindows = 32;
+  const bool all_pictures = std::all_of(calibration_.inputs.begin(), calibration_.inputs.end(), [](const auto& input) {
+    return input.modality == records::Modality::vision;
+  });
+  if (!all_pictures) return;
+  const std::vector<std::string> files = {(share_folder() / "texts" / "calibration.jsonl").string()};
+  auto texts = items_of(data::read_samples(files), files, model_.maker, std::min(options_.window, kWindow));
+  if (texts.size() > kWindows) texts.resize(kWindows);
+  guarded_.items = calibration_.items;
+  for (data::Item& text : texts) guarded_.items.push_back(std::move(text));
+  guarded_.walk = std::make_unique<measure::Walk>(model_.runner, guarded_.items);
+  rounding_.guard = std::ssize(texts);
+}
+
 void Calibration::make_lockstep(InputSet& set) {
   if (set.walk)
     set.lockstep = std::make_unique<measure::Lockstep>(*set.walk, groups_, inventory_, store_.get(), options_.memory);
@@ -92,10 +116,11 @@ void Calibration::make_lockstep(InputSet& set) {
 
 records::Measurements Calibration::measure() {
   const measure::Options options{
-      .rounding = {options_.rounding, options_.damping, options_.mix},
+      .rounding = rounding_,
       .fuse = options_.fuse,
       .allow_nonfinite = options_.allow_nonfinite};
-  records::Measurements out = measure::measure(*calibration_.walk, model_.name, options, store_.get());
+  records::Measurements out = measure::measure(statistics(), model_.name, options, store_.get());
+  out.samples = std::ssize(calibration_.items);
   out.data = options_.data;
   out.window = options_.window;
   inventory_ = out.inventory;
@@ -193,7 +218,7 @@ void Calibration::round(const records::Plan& plan) {
   std::set<std::string> names;
   for (const records::Decision& d : plan.decisions)
     if (!d.keep && d.rounding != "plain" && !store_->has(d.name)) names.insert(d.name);
-  if (!names.empty()) measure::round_linears(*calibration_.walk, plan.rounding, names, *store_);
+  if (!names.empty()) measure::round_linears(statistics(), plan.rounding, names, *store_);
 }
 
 std::array<records::Interval, 2> kl_by_modality(std::span<const records::MeasuredInput> inputs,

@@ -18,7 +18,9 @@ struct CalibrationOptions {
   std::vector<std::string> data, verify;  // files; verify empty: a part of data is held out
   int64_t window = 2048;
   std::string rounding = "feedback";
-  double damping = 0.03, mix = 0.5;
+  std::string damping = "0.03,0.2";  // "VISION,TEXT"
+  double mix = 0.25;
+  bool guard = true;  // where all inputs have pictures, nibble's own texts count in the statistics as well
   std::string effort = "auto";  // of solo runs: "none", "auto", "full"
   std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
   bool fuse = true, allow_nonfinite = false;
@@ -50,19 +52,24 @@ class Calibration {
   /// The inputs that plans are made from, and those that they are judged by; the second may be empty.
   InputSet& calibration() { return calibration_; }
   InputSet& held_out() { return held_out_; }
+  /// What statistics are taken of.
+  measure::Walk& statistics() { return guarded_.walk ? *guarded_.walk : *calibration_.walk; }
   const CalibrationOptions& options() const { return options_; }
   const std::vector<records::Group>& groups() const { return groups_; }
 
  private:
   void prepare(InputSet& set);
+  void add_guard();
   void make_lockstep(InputSet& set);
   void solo_runs(records::Measurements& measurements);
   void run_alone(records::Measurements& measurements, const std::vector<std::string>& names);
   std::array<double, 2> noise();
 
   CalibrationOptions options_;
+  records::Rounding rounding_;
   LoadedModel model_;
   InputSet calibration_, held_out_;
+  InputSet guarded_;  // the calibration inputs with texts beside them; empty where they need none
   records::Inventory inventory_;
   std::vector<records::Group> groups_;
   std::set<std::string> unroundable_;  // groups with weights that are not finite

@@ -129,9 +129,14 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
                    "plain for others)")
       ->check(CLI::IsMember({"plain", "search", "feedback"}))
       ->type_name("R");
-  command->add_option("--damping", options.damping, "Of the statistics that search and feedback round by")
-      ->check(CLI::Range(0.0, 10.0))
+  command
+      ->add_option("--damping", options.damping,
+                   "VISION,TEXT: damping of the statistics that search and feedback round by")
+      ->type_name("D")
       ->capture_default_str();
+  command->add_flag_callback(
+      "--no-guard", [&options] { options.guard = false; },
+      "Round by pictures alone: without --no-guard, some of nibble's own texts count where all inputs are pictures");
   command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
@@ -161,8 +166,7 @@ void add_weights(CLI::App* command, std::string& weights) {
       ->type_name("W");
 }
 
-std::optional<std::array<double, 2>> parse_weights(const std::string& text) {
-  if (text.empty()) return std::nullopt;
+std::array<double, 2> parse_pair(const std::string& option, const std::string& text) {
   std::array<double, 2> out{};
   const size_t comma = text.find(',');
   const auto number = [&](std::string_view part, double& value) {
@@ -170,8 +174,15 @@ std::optional<std::array<double, 2>> parse_weights(const std::string& text) {
     return status == std::errc() && end == part.data() + part.size() && value >= 0 && std::isfinite(value);
   };
   if (comma == std::string::npos || !number(std::string_view(text).substr(0, comma), out[0]) ||
-      !number(std::string_view(text).substr(comma + 1), out[1]) || out[0] + out[1] == 0)
-    fail("--weights {}: write two numbers from 0, one of them above it, such as 1,0.5", printable(text));
+      !number(std::string_view(text).substr(comma + 1), out[1]))
+    fail("{} {}: write two numbers from 0, for vision and text, such as 1,0.5", option, printable(text));
+  return out;
+}
+
+std::optional<std::array<double, 2>> parse_weights(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  const auto out = parse_pair("--weights", text);
+  if (out[0] + out[1] == 0) fail("--weights {}: one of the two must be above 0", printable(text));
   return out;
 }
 

@@ -33,7 +33,9 @@ void add_compute(CLI::App* command, Common& common);
 void add_policy(CLI::App* command, std::string& budget, std::string& policy);
 void add_calibration(CLI::App* command, CalibrationOptions& options);
 void add_weights(CLI::App* command, std::string& weights);
-/// "VISION,TEXT" as numbers; throws Error.
+/// "VISION,TEXT" as numbers from 0; throws Error naming the option.
+std::array<double, 2> parse_pair(const std::string& option, const std::string& text);
+/// The same, "" for nothing.
 std::optional<std::array<double, 2>> parse_weights(const std::string& text);
 void add_json_flag(CLI::App* command, Common& common);
 

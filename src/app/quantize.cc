@@ -37,7 +37,8 @@ void round_for(const Options& o, const Common& common, Planned& out) {
   if (options.data.empty()) options.data = out.plan.data;
   options.window = out.plan.window;
   options.rounding = out.plan.rounding.kind;
-  options.damping = out.plan.rounding.damping;
+  options.damping = fmt::format("{},{}", out.plan.rounding.damping[0], out.plan.rounding.damping[1]);
+  options.guard = out.plan.rounding.guard > 0;
   options.mix = out.plan.rounding.mix;
   options.fuse = out.plan.fuse;
   options.hold_out = out.plan.held_out;

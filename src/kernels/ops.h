@@ -18,8 +18,8 @@ namespace nibble::kernels {
 /// products summed in fp32.
 enum class Compute { f32, bf16 };
 
-/// bf16 where the CPU has AMX-BF16, which makes it several times as fast as f32, or AVX512-BF16, where it is
-/// as fast and takes half of the memory; f32 elsewhere.
+/// bf16 where the CPU has AMX-BF16, which makes it several times as fast as f32; f32 elsewhere, where bf16 would be
+/// no faster (weights that come as bf16 take two bytes either way).
 Compute default_compute();
 
 /// The best instruction set in use for linear, for `--version`: "AMX-BF16", or Highway's name ("AVX3",

@@ -26,6 +26,7 @@
 
 #include <array>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -61,6 +62,11 @@ std::array<float, kScaleSteps> scale_grid(float target, float weight);
 /// without them, the two were equal), and bounds every D_k from below by damping * gram_kk, so that fp32
 /// factors it whatever the scales of the channels are.
 std::vector<float> damped_diagonal(ConstMatrix gram, double damping);
+
+/// The offset of double quantization for better codes: the mean of the absmax values rounded to eight bits. Any
+/// offset near the mean serves as well, since absmax values are chosen among what it lets a reader decode; a short
+/// one makes a quant_state that is no longer than plain rounding's, so that a plan of plain sizes fits.
+float short_offset(std::span<const float> absmax);
 
 /// The weight (out, in; f32, bf16 or f16, finite, of any alignment) in NF4 with double quantization, blocks
 /// of 64. plain: quant::encode4 byte for byte; the gram is not looked at. Otherwise gram: (in, in),

@@ -44,9 +44,9 @@ void walk_taps(Walk& walk, const std::string& label, const std::function<void(co
   }
 }
 
-Matrix mixed_gram(const Tap& tap, const std::array<double, 2>& signal, double mix) {
+Matrix mixed_gram(const Tap& tap, const std::array<double, 2>& signal, const records::Rounding& rounding) {
   Matrix out;
-  const std::array<double, 2> share = {mix, 1 - mix};
+  const std::array<double, 2> share = {rounding.mix, 1 - rounding.mix};
   const bool both = tap.rows[0] > 0 && tap.rows[1] > 0;
   for (size_t m = 0; m < 2; ++m) {
     if (tap.rows[m] == 0) continue;
@@ -54,6 +54,8 @@ Matrix mixed_gram(const Tap& tap, const std::array<double, 2>& signal, double mi
     const double weight = (both ? share[m] : 1) / (signal[m] > 0 && std::isfinite(signal[m]) ? signal[m] : 1);
     for (int64_t i = 0; i < out.rows() * out.cols(); ++i)
       out.data()[i] += static_cast<float>(weight * static_cast<double>(tap.gram[m].data()[i]));
+    for (int64_t i = 0; i < out.rows(); ++i)
+      out.row(i)[i] += static_cast<float>(weight * rounding.damping[m] * static_cast<double>(tap.gram[m].row(i)[i]));
   }
   return out;
 }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "measure/walk.h"
-#include "records/inventory.h"
+#include "records/rounding.h"
 
 namespace nibble::measure {
 
@@ -39,8 +39,9 @@ class GramObserver : public run::Observer {
 void walk_taps(Walk& walk, const std::string& label, const std::function<void(const Tap&)>& seen);
 
 /// One Gram matrix of both modalities: mix * vision / |XW'|^2 of vision + (1 - mix) * text / |XW'|^2 of text,
-/// so that each modality counts by its relative error; `signal`: these squared norms. A modality without rows
-/// leaves the other alone. Empty without any rows.
-Matrix mixed_gram(const Tap& tap, const std::array<double, 2>& signal, double mix);
+/// so that each modality counts by its relative error; `signal`: these squared norms. The diagonal of each is
+/// taken 1 + damping times: in a model that is quantized throughout, inputs carry the noise of the layers before.
+/// A modality without rows leaves the other alone. Empty without any rows.
+Matrix mixed_gram(const Tap& tap, const std::array<double, 2>& signal, const records::Rounding& rounding);
 
 }  // namespace nibble::measure

@@ -64,10 +64,19 @@ double frobenius(ConstMatrix m) {
   return std::sqrt(sum);
 }
 
+/// False where NaN or infinity came up: the diagonal of a Gram matrix shows it.
+bool finite_rows(const Tap& tap) {
+  for (const Matrix& gram : tap.gram)
+    for (int64_t i = 0; i < gram.rows(); ++i)
+      if (!std::isfinite(gram.row(i)[i])) return false;
+  return true;
+}
+
 kernels::RoundingOptions options_of(const records::Rounding& rounding) {
   const auto kind = kernels::parse_rounding(rounding.kind);
   NIBBLE_CHECK(kind, "{}", rounding.kind);
-  return {.kind = *kind, .damping = rounding.damping};
+  // The modalities are damped on their own (mixed_gram); what is left keeps a matrix without rows definite.
+  return {.kind = *kind, .damping = 1e-4};
 }
 
 /// The rounder of all readers of one tap: their common Gram matrix, made when the first of them needs it.
@@ -81,7 +90,7 @@ class TapRounder {
       const std::array<double, 2> own = signals(as_float(binding.weight(*linear, buffer)).view(), tap);
       for (size_t m = 0; m < 2; ++m) signal[m] += own[m];
     }
-    gram_ = mixed_gram(tap, signal, rounding.mix);
+    gram_ = mixed_gram(tap, signal, rounding);
   }
 
   quant::Packed4 round(const TensorView& weight) const {
@@ -109,8 +118,13 @@ class Recorder {
 
   void see(const Tap& tap) {
     std::optional<TapRounder> rounder;
+    const bool finite = finite_rows(tap);
+    if (!finite && !options_.allow_nonfinite)
+      fail("{}: what comes into it is NaN or infinite on these inputs; look for weights that are not finite, or go on "
+           "with --allow-nonfinite",
+           tap.readers[0]->name);
     for (const model::Linear* linear : tap.readers) {
-      if (!options_.rounding.plain() && !rounder) rounder.emplace(tap, options_.rounding, binding_);
+      if (!options_.rounding.plain() && finite && !rounder) rounder.emplace(tap, options_.rounding, binding_);
       finish(*linear, tap, rounder ? &*rounder : nullptr);
     }
   }
@@ -192,7 +206,7 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
   walk_taps(walk, "round", [&](const Tap& tap) {
     std::optional<TapRounder> rounder;
     for (const model::Linear* linear : tap.readers) {
-      if (!names.contains(linear->name)) continue;
+      if (!names.contains(linear->name) || !finite_rows(tap)) continue;
       if (!rounder) rounder.emplace(tap, rounding, binding);
       Tensor buffer;
       store.put(linear->name, rounder->round(binding.weight(*linear, buffer)));

@@ -8,7 +8,8 @@ namespace nibble::records {
 
 io::Json to_json(const Rounding& rounding) {
   return {{"kind", rounding.kind},
-          {"damping", writable(rounding.damping, "rounding", "damping")},
+          {"damping", by_modality(rounding.damping, "rounding")},
+          {"guard", rounding.guard},
           {"mix", writable(rounding.mix, "rounding", "mix")}};
 }
 
@@ -22,9 +23,10 @@ std::string rounding_kind(const io::Fields& fields, std::string_view key) {
 
 Rounding rounding_field(const io::Fields& fields, std::string_view key) {
   const io::Fields object = fields.object(key);
-  check_keys(object, {"kind", "damping", "mix"});
+  check_keys(object, {"kind", "damping", "guard", "mix"});
   return {.kind = rounding_kind(object, "kind"),
-          .damping = non_negative(object, "damping"),
+          .damping = by_modality_field(object, "damping"),
+          .guard = count(object, "guard"),
           .mix = share(object, "mix")};
 }
 

@@ -1,6 +1,7 @@
 // How codes are chosen inside NF4, as the records name it.
 #pragma once
 
+#include <array>
 #include <string>
 
 #include "io/json.h"
@@ -10,7 +11,9 @@ namespace nibble::records {
 /// Everything that codes depend on besides the weight and the inputs that were measured on.
 struct Rounding {
   std::string kind = "plain";  // "plain" (byte-equal to bitsandbytes), "search" or "feedback"
-  double damping = 0;          // of the Gram matrices; 0 for plain
+  /// Of the Gram matrices, by Modality of the rows: what is added to each, as a share of its diagonal. 0 for plain.
+  std::array<double, 2> damping{};
+  int64_t guard = 0;           // windows of nibble's own texts beside inputs that are all pictures
   double mix = 0;              // share of vision rows against text rows in them; 0 for plain
 
   bool plain() const { return kind == "plain"; }

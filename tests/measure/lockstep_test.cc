@@ -160,7 +160,7 @@ TEST(LockstepRounded, UsesWhatTheStoreHolds) {
   Loaded model(kModels[0]);
   Walk walk(model.runner, model.items);
   RoundedStore store(testing::TempDir());
-  const Options options{.rounding = {"feedback", 0.03, 0.5}};
+  const Options options{.rounding = {"feedback", {0.03, 0.2}, 0, 0.25}};
   const records::Measurements m = measure(walk, "tiny", options, &store);
   Lockstep lockstep(walk, model.groups, m.inventory, &store, int64_t{1} << 30);
   const Assignment base(model.groups.size(), Stored::as_source);

@@ -156,7 +156,7 @@ TEST(Measure, BetterCodesAreMeasuredBesideThePlainOnes) {
   Loaded model;
   const auto items = model.items(12);
   RoundedStore store(testing::TempDir());
-  const Options options{.rounding = {"feedback", 0.03, 0.5}};
+  const Options options{.rounding = {"feedback", {0.03, 0.2}, 0, 0.25}};
   const records::Measurements m = model.measured(items, options, &store);
   const records::Measurements plain = model.measured(items);
   EXPECT_EQ(m.rounding.kind, "feedback");
@@ -181,7 +181,7 @@ TEST(Measure, RoundingAgainGivesTheSameCodes) {
   Loaded model;
   const auto items = model.items(3);
   RoundedStore store(testing::TempDir()), again(testing::TempDir());
-  const Options options{.rounding = {"search", 0.03, 0.5}};
+  const Options options{.rounding = {"search", {0.03, 0.2}, 0, 0.25}};
   const records::Measurements m = model.measured(items, options, &store);
   run::Runner runner(model.weights);
   Walk walk(runner, items);

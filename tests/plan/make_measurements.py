@@ -68,7 +68,7 @@ other = 2 * 2100 * HIDDEN
 record = {
     "nibble": "measurements", "version": 2, "data": ["pictures.txt", "texts.txt"], "samples": 16,
     "rows": {"vision": 4096, "text": 1300}, "compute": "f32", "window": 2048,
-    "rounding": {"kind": "plain", "damping": 0.0, "mix": 0.0}, "fuse": True, "effort": "none",
+    "rounding": {"kind": "plain", "damping": {"vision": 0.0, "text": 0.0}, "guard": 0, "mix": 0.0}, "fuse": True, "effort": "none",
     "inventory": {"nibble": "inventory", "version": 1, "family": "qwen2_vl", "model": "models/made-up",
                   "parameters": other // 2 + sum(x["shape"][0] * x["shape"][1] for x in linears),
                   "other_bytes": other, "linears": linears},

@@ -54,7 +54,7 @@ inline records::Measurements sample_measurements() {
       {"model.layers.3.self_attn.k_proj", 0.0931, 0.2, {{{1024, 1, 0}, {1234, 0, 0}}}},
   };
   m.window = 2048;
-  m.rounding = {"feedback", 0.03, 0.5};
+  m.rounding = {"feedback", {0.03, 0.2}, 0, 0.25};
   m.effort = "auto";
   for (auto& errors : m.errors)
     errors.rounded = {50'000, errors.weight * 1.1, {{{1024, 0.05, 1e8}, {0, 0, 0}}}};
@@ -87,7 +87,7 @@ inline records::Plan sample_plan() {
       {"model.layers.3.self_attn.k_proj", true, "activation error 0.41 on text, rank 1 of 4 groups", 0.41},
       {"model.layers.3.mlp.down_proj", false, "over budget", 1.0 / 3},
   };
-  plan.rounding = {"feedback", 0.03, 0.5};
+  plan.rounding = {"feedback", {0.03, 0.2}, 0, 0.25};
   plan.decisions[1].rounding = "feedback";
   plan.data = {"pictures/samples.jsonl"};
   plan.window = 2048;

@@ -53,7 +53,7 @@ Matrix rounded_to_bf16(ConstMatrix x) {
 }  // namespace
 
 Compute default_compute() {
-  return amx_usable() || __builtin_cpu_supports("avx512bf16") ? Compute::bf16 : Compute::f32;
+  return amx_usable() ? Compute::bf16 : Compute::f32;
 }
 
 const char* instruction_set() {

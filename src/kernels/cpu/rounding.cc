@@ -364,6 +364,16 @@ std::array<float, kScaleSteps> scale_grid(float target, float weight) {
   return grid;
 }
 
+float short_offset(std::span<const float> absmax) {
+  constexpr float kBits = 256;
+  double sum = 0;
+  for (const float value : absmax) sum += value;
+  const double mean = absmax.empty() ? 0 : sum / static_cast<double>(absmax.size());
+  int exponent = 0;
+  const float fraction = std::frexp(static_cast<float>(mean), &exponent);
+  return std::ldexp(std::round(fraction * kBits) / kBits, exponent);
+}
+
 std::string_view rounding_name(Rounding rounding) {
   switch (rounding) {
     case Rounding::plain:
@@ -407,7 +417,7 @@ quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const Rounding
     strip.round(nullptr);
     strip.store_scales(absmax);
   });
-  packed.nested = quant::encode_absmax(absmax);
+  packed.nested = quant::encode_absmax(absmax, short_offset(absmax));
   const Decodable decodable(*packed.nested, job.largest);
   parallel_for(strips, [&](int64_t s) {
     Strip strip(job, s);

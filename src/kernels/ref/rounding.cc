@@ -223,7 +223,8 @@ quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const Rounding
   quant::Packed4 packed = quant::ref::encode4(weight, quant::Format::nf4, true);
   if (options.kind == Rounding::plain || weight.count() == 0) return packed;
   Rounder rounder(weight, gram, options);
-  packed.nested = quant::ref::encode_absmax(rounder.round(nullptr));
+  const std::vector<float> absmax = rounder.round(nullptr);
+  packed.nested = quant::ref::encode_absmax(absmax, short_offset(absmax));
   rounder.round(&*packed.nested);
   if (options.kind == Rounding::feedback)
     for (int sweep = 0; sweep < options.sweeps; ++sweep) rounder.descend(*packed.nested);
