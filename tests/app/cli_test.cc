@@ -14,6 +14,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "support/temp_folder.h"
+#include "text/tokenizer.h"
 
 namespace nibble {
 namespace {
@@ -141,6 +142,36 @@ TEST_F(Cli, PicturesAndPrompts) {
   expect_error("generate " + kModel + " --prompt Hi --image " + temp("none.png"), "none.png");
   expect_error("generate " + kModel + " --prompt ''", "empty");
   expect_error("generate " + kModel + " --raw --prompt Hi --image " + kPicture, "<|image_pad|>");
+}
+
+TEST_F(Cli, AnAnswerEndsWhereTheModelTakesNoMore) {
+  const fs::path model = copy_model("short");
+  io::Json config = io::read_json(model / "config.json");
+  const std::string prompt = "The image";
+  const auto tokens = std::ssize(text::Tokenizer::load(model / "tokenizer.json").encode(prompt, true));
+  config["max_position_embeddings"] = tokens + 3;
+  io::write_file(model / "config.json", io::dump_json(config));
+  const std::string rest = fmt::format(" --compute f32 --raw --prompt '{}' --max-new-tokens ", prompt);
+  const Outcome whole = nibble("generate " + kModel + rest + "9"),
+                four = nibble("generate " + kModel + rest + "4"),
+                ended = nibble("generate " + model.string() + rest + "9");
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_EQ(ended.out, four.out) << "tokens 1 to 4 are predicted from sequences that fit";
+  EXPECT_NE(ended.out, whole.out);
+  // The answer that the model gives itself is judged as it was cut.
+  io::write_file(temp("open.jsonl"), R"({"prompt": "Tell me a long story."})");
+  const std::string eval = "eval " + model.string() + " --compute f32 --json - --data " + temp("open.jsonl");
+  config["max_position_embeddings"] = 1;
+  io::write_file(model / "config.json", io::dump_json(config));
+  const Outcome refused = nibble(eval);
+  EXPECT_EQ(refused.code, 2);
+  const size_t at = refused.err.find("the prompt has ");
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  config["max_position_embeddings"] = std::stoi(refused.err.substr(at + 15)) + 1;
+  io::write_file(model / "config.json", io::dump_json(config));
+  const Outcome judged = nibble(eval);
+  ASSERT_EQ(judged.code, 0) << judged.err;
+  EXPECT_EQ(io::parse_json(judged.out, "eval")["samples"][0]["positions"], 2);
 }
 
 TEST_F(Cli, Data) {
