@@ -174,6 +174,15 @@ TEST_F(Cli, AnAnswerEndsWhereTheModelTakesNoMore) {
   EXPECT_EQ(io::parse_json(judged.out, "eval")["samples"][0]["positions"], 2);
 }
 
+TEST_F(Cli, NamesThatAreNoText) {
+  const std::string out = temp("o\xff");
+  const Outcome o = nibble("quantize " + kModel + " --policy all -o '" + out + "'");
+  ASSERT_EQ(o.code, 0) << o.err;
+  const std::string said = io::read_json(fs::path(out) / "nibble.json").at("command");
+  EXPECT_THAT(said, testing::EndsWith("/o\\xff'")) << said;
+  EXPECT_THAT(said, HasSubstr(" --policy all -o $'/")) << said;
+}
+
 TEST_F(Cli, Data) {
   expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("none.jsonl"), "none.jsonl");
   io::write_file(temp("bad.jsonl"), "{\"text\": \"fine\"}\n{\"text\": 4}\n");
