@@ -183,6 +183,26 @@ TEST_F(Cli, NamesThatAreNoText) {
   EXPECT_THAT(said, HasSubstr(" --policy all -o $'/")) << said;
 }
 
+TEST_F(Cli, ModelsOfAnotherOriginAreNotCompared) {
+  const std::string tiny = NIBBLE_ROOT "/tests/data/goldens/families/llama";
+  io::write_file(temp("text.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string data = " --window 16 --data " + temp("text.jsonl");
+  expect_error("eval " + kModel + " --against " + tiny + data, "qwen2_vl", "llama", "one origin");
+  const fs::path model = copy_model("renamed");
+  io::Json tokenizer = io::read_json(model / "tokenizer.json");
+  auto& vocabulary = tokenizer["model"]["vocab"];
+  const auto a = vocabulary["A"], b = vocabulary["B"];
+  vocabulary["A"] = b;
+  vocabulary["B"] = a;
+  io::write_file(model / "tokenizer.json", io::dump_json(tokenizer));
+  expect_error("eval " + kModel + " --against " + model.string() + data, "\"A\" to ", "\"B\" to ",
+               "one origin");
+  io::write_file(temp("open.jsonl"), R"({"prompt": "A or B?"})");
+  expect_error("eval " + kModel + " --against " + model.string() + " --data " + temp("open.jsonl"),
+               "one origin");
+  expect_error("compare " + kModel + " " + model.string() + data, "one origin");
+}
+
 TEST_F(Cli, Data) {
   expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("none.jsonl"), "none.jsonl");
   io::write_file(temp("bad.jsonl"), "{\"text\": \"fine\"}\n{\"text\": 4}\n");
