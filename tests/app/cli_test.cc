@@ -203,6 +203,21 @@ TEST_F(Cli, ModelsOfAnotherOriginAreNotCompared) {
   expect_error("compare " + kModel + " " + model.string() + data, "one origin");
 }
 
+TEST_F(Cli, LogitsThatAreNoNumbersAreLaidToTheirTensor) {
+  const fs::path model = copy_model("nan");
+  const io::Checkpoint checkpoint(model);
+  const std::string name = "model.layers.4.input_layernorm.weight";
+  overwrite(checkpoint.file_of(name), checkpoint.tensors().at(name).begin + 2 * 3,
+            std::string("\xc0\x7f", 2));
+  io::write_file(temp("text.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string data = " --data " + temp("text.jsonl");
+  for (const std::string& command : {"eval " + model.string(), "compare " + kModel + " " + model.string(),
+                                     "eval " + kModel + " --against " + model.string()})
+    expect_error(command + data, model.string(), "text.jsonl:1", name, "element 3");
+  expect_error("eval " + model.string() + " --limit 1 --mmlu " NIBBLE_ROOT "/tests/eval/mmlu", name,
+               "_test.csv:1");
+}
+
 TEST_F(Cli, Data) {
   expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("none.jsonl"), "none.jsonl");
   io::write_file(temp("bad.jsonl"), "{\"text\": \"fine\"}\n{\"text\": 4}\n");
