@@ -418,6 +418,20 @@ TEST_F(Cli, EightBitsAreWrittenReadAndJudged) {
   expect_error("generate " + out + ask, "visual.blocks.0.mlp.fc1", "SCB");
 }
 
+TEST_F(Cli, SizesOfNothingThatCanBe) {
+  expect_error("inspect " + temp("none.json"), "none.json", "cannot open it");
+  io::write_file(temp("empty.json"), "{}");
+  expect_error("inspect " + temp("empty.json"), "model_type is missing");
+  io::write_file(
+      temp("huge.json"),
+      R"({"model_type": "llama", "hidden_size": 1048576, "num_attention_heads": 65536, "head_dim": 65536,
+                     "num_hidden_layers": 4096, "intermediate_size": 16777216, "vocab_size": 268435456})");
+  expect_error("inspect " + temp("huge.json"), "huge.json", "self_attn", "more than 2^53 parameters");
+  io::write_file(temp("tiles.json"),
+                 R"({"model_type": "mllama", "vision_config": {"image_size": 1048576, "patch_size": 1}})");
+  expect_error("inspect " + temp("tiles.json"), "tiles.json", "image_size", "1048576 patches");
+}
+
 TEST_F(Cli, SizesWithoutWeightsAreThePublishedOnes) {
   const std::string configs = NIBBLE_ROOT "/tests/model/configs/";
   const auto sizes = [&](const std::string& model) { return nibble("inspect " + configs + model + ".json").out; };
