@@ -15,17 +15,32 @@
 #include "base/text.h"
 #include "base/threads.h"
 #include "plan/plan.h"
+#include "text/tokenizer.h"
 
 namespace nibble::app {
 namespace {
 
 std::string called_as;
 
-/// The arguments as a shell would take them.
+/// Bytes that are no UTF-8 text, as bash reads them: $'a\xff'.
+std::string quoted_bytes(std::string_view bytes) {
+  std::string out = "$'";
+  for (const char c : bytes) {
+    const bool plain = c >= ' ' && c <= '~' && c != '\'' && c != '\\';
+    out += plain ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  }
+  return out + "'";
+}
+
+/// The arguments as a shell would take them, in UTF-8.
 std::string quoted(int argc, char** argv) {
   std::string out = "nibble";
   for (int i = 1; i < argc; ++i) {
     std::string arg = argv[i];
+    if (text::replace_invalid_utf8(arg) != arg) {
+      out += " " + quoted_bytes(arg);
+      continue;
+    }
     const bool plain = !arg.empty() && arg.find_first_of(" \t\n'\"\\$*?[](){}<>|&;#~`!") == std::string::npos;
     if (!plain) {
       std::string escaped;

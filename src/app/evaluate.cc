@@ -1,10 +1,12 @@
 #include "eval/evaluate.h"
 
 #include <algorithm>
+#include <set>
 #include <tuple>
 
 #include "app/commands.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "data/mmlu.h"
 #include "eval/multiple_choice.h"
 #include "report/views.h"
@@ -53,11 +55,28 @@ struct Reference {
   eval::Reading reading;
 };
 
-/// Reads the items with a model that is judged against a reference: a model of one origin.
+/// Throws Error unless the models are of one origin: the items are made for one of them, and their ids must
+/// stand for the same to the other.
+void check_origin(const LoadedModel& model, const LoadedModel& reference,
+                  const std::vector<data::Item>& items) {
+  const model::Spec &ours = model.binding.spec(), &theirs = reference.binding.spec();
+  if (ours.family != theirs.family || ours.text.vocabulary != theirs.text.vocabulary)
+    fail("{} is {} with {} tokens, but {} is {} with {}; compare models of one origin", model.name,
+         ours.family, ours.text.vocabulary, reference.name, theirs.family, theirs.text.vocabulary);
+  std::set<int64_t> ids;
+  for (const data::Item& item : items)
+    for (const auto* list : {&item.prompt.ids, &item.answer}) ids.insert(list->begin(), list->end());
+  for (const int64_t id : ids) {
+    const auto mine = model.maker.tokenizer().token_of(id), its = reference.maker.tokenizer().token_of(id);
+    if (mine != its)
+      fail("token {} is \"{}\" to {}, but \"{}\" to {}; compare models of one origin", id,
+           printable(mine.value_or("")), model.name, printable(its.value_or("")), reference.name);
+  }
+}
+
+/// Reads the items with a model that is judged against a reference.
 eval::Reading read(LoadedModel& model, const LoadedModel* reference, const std::vector<data::Item>& items) {
-  if (reference && reference->binding.spec().text.vocabulary != model.binding.spec().text.vocabulary)
-    fail("{} and {} do not have the same vocabulary; compare models of one origin", model.name,
-         reference->name);
+  if (reference) check_origin(model, *reference, items);
   return eval::read(model.runner, items);
 }
 
@@ -89,6 +108,7 @@ std::pair<io::Json, std::string> judge(const EvalOptions& o, LoadedModel& model,
     return {records::to_json(result), report::multiple_choice_text(result)};
   }
   std::vector<data::Item> items = load_items(questions.data, "evaluation", model.maker, questions.window);
+  if (against) check_origin(model, *against, items);
   complete(items, model, against, questions.max_new_tokens);
   std::optional<Reference> reference;
   if (against) reference.emplace(Reference{*against, read(*against, &model, items)});

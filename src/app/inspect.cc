@@ -94,7 +94,8 @@ void add_inspect(CLI::App& app, Common& common) {
       "Show a model's linears with groups, taps, shapes and sizes, or how a quantized one is stored; of a "
       "config.json alone, the sizes",
       "nibble inspect models/qwen2-vl-tiny", [name, &common] {
-        if (name->ends_with(".json") && std::filesystem::is_regular_file(*name))
+        std::error_code ignored;
+        if (name->ends_with(".json") && !std::filesystem::is_directory(*name, ignored))
           return inspect_config(*name, common);
         const model::Binding binding(io::resolve_model(*name));
         const bool quantized = binding.quantized();

@@ -1,5 +1,7 @@
 #include "data/answers.h"
 
+#include <algorithm>
+
 #include "base/progress.h"
 
 namespace nibble::data {
@@ -43,7 +45,8 @@ void complete_answers(std::span<Item> items, run::Runner& model, const PromptMak
     for (size_t i = begin; i < end; ++i) {
       open[i]->answer_text = maker.decode(said[i - begin]);
       open[i]->answer = said[i - begin];
-      const bool ended = static_cast<int64_t>(said[i - begin].size()) < limit;
+      const int64_t room = maker.max_tokens() - std::ssize(prompts[i].prompt.ids) + 1;
+      const bool ended = std::ssize(said[i - begin]) < std::min(limit, room);
       const auto& end_tokens = model.spec().tokens.end;
       if ((ended && !end_tokens.empty()) || open[i]->answer.empty())
         open[i]->answer.push_back(end_tokens.front());

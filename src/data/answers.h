@@ -14,7 +14,7 @@ namespace nibble::data {
 inline constexpr int64_t kAnswerTokens = 64;
 
 /// Gives every item without an answer the model's own greedy one, of at most `limit` tokens: one that was cut
-/// there has no end-of-turn token. `model` should be the 16-bit model.
+/// there, or where the model takes no more, has no end-of-turn token. `model` should be the 16-bit model.
 void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker,
                       int64_t limit = kAnswerTokens);
 

@@ -1,10 +1,12 @@
 #include "data/chat.h"
 
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
 #include "io/file.h"
+#include "text/tokenizer.h"
 
 namespace nibble::data {
 namespace fs = std::filesystem;
@@ -12,8 +14,7 @@ namespace {
 
 /// The template of a chat_template field: a text, or a list of named ones of which "default" counts.
 std::optional<std::string> template_field(const io::Json& json, const std::string& what) {
-  if (!json.is_object() || !json.contains("chat_template") || json.at("chat_template").is_null())
-    return std::nullopt;
+  if (!io::Fields(json, what).has("chat_template")) return std::nullopt;
   const io::Json& field = json.at("chat_template");
   if (field.is_string()) return field.get<std::string>();
   if (!field.is_array()) fail("{}: chat_template is neither a text nor a list", what);
@@ -28,7 +29,10 @@ text::jinja::Template find_template(const model::Binding& binding) {
   const io::Checkpoint& checkpoint = binding.checkpoint();
   const fs::path folder = checkpoint.folder();
   const fs::path jinja = folder / "chat_template.jinja";
-  if (fs::exists(jinja)) return text::jinja::Template::parse(io::read_file(jinja), jinja.string());
+  // A link that leads nowhere is there, and reading it says so.
+  std::error_code ignored;
+  if (fs::symlink_status(jinja, ignored).type() != fs::file_type::not_found)
+    return text::jinja::Template::parse(io::read_file(jinja), jinja.string());
   for (const char* name : {"chat_template.json", "tokenizer_config.json"}) {
     if (std::string_view(name) == "chat_template.json" && binding.family().image == model::ImageFormat::none)
       continue;
@@ -44,8 +48,9 @@ text::jinja::Template find_template(const model::Binding& binding) {
 io::Json special_tokens(const io::Checkpoint& checkpoint) {
   io::Json out = io::Json::object();
   const auto json = checkpoint.json("tokenizer_config.json");
-  if (!json || !json->is_object()) return out;
-  for (const auto& [key, value] : json->items()) {
+  if (!json) return out;
+  const io::Fields fields(*json, (checkpoint.folder() / "tokenizer_config.json").string());
+  for (const auto& [key, value] : fields.json().items()) {
     if (!key.ends_with("_token")) continue;
     if (value.is_string()) out[key] = value;
     if (value.is_object() && value.contains("content") && value.at("content").is_string())
@@ -68,13 +73,14 @@ ChatFormat::ChatFormat(const model::Binding& binding)
 
 std::string ChatFormat::turn(const std::string& text, size_t pictures) const {
   if (!template_) fail("{}", error_);
+  const std::string valid = text::replace_invalid_utf8(text);
   io::Json message = {{"role", "user"}};
   if (image_ == model::ImageFormat::none) {
-    message["content"] = text;
+    message["content"] = valid;
   } else {
     message["content"] = io::Json::array();
     for (size_t i = 0; i < pictures; ++i) message["content"].push_back({{"type", "image"}});
-    message["content"].push_back({{"type", "text"}, {"text", text}});
+    message["content"].push_back({{"type", "text"}, {"text", valid}});
   }
   io::Json context = special_;
   context["messages"] = io::Json::array({message});

@@ -17,8 +17,9 @@ class ChatFormat {
   /// only when a turn is made: raw prompts do not need it.
   explicit ChatFormat(const model::Binding& binding);
 
-  /// A user's turn of some pictures and a text, up to where the answer begins. Throws Error naming the file and
-  /// line of the template for what it refuses.
+  /// A user's turn of some pictures and a text, up to where the answer begins. What is no UTF-8 in the text
+  /// is replaced as the tokenizer does. Throws Error naming the file and line of the template for what it
+  /// refuses.
   std::string turn(const std::string& text, size_t pictures) const;
 
   /// True when the tokenizer's post-processor is to add its special tokens to a turn, as transformers has it:

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <set>
+#include <system_error>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "base/threads.h"
 #include "data/csv.h"
 #include "io/json.h"
+#include "io/weight_files.h"
 
 namespace nibble::data {
 namespace fs = std::filesystem;
@@ -71,12 +73,13 @@ std::vector<ChoiceRow> read_rows(const fs::path& file) {
 
 /// SUBJECT of every SUBJECT + ending in a folder.
 std::set<std::string> subjects_in(const fs::path& folder, std::string_view ending) {
-  if (!fs::is_directory(folder))
+  std::error_code error;
+  const fs::file_type type = fs::status(folder, error).type();
+  if (type == fs::file_type::not_found || type == fs::file_type::regular)
     fail("{}: no such folder; --mmlu takes a folder with dev/SUBJECT_dev.csv and test/SUBJECT_test.csv",
          folder.string());
   std::set<std::string> out;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  for (const std::string& name : io::file_names(folder)) {
     if (name.ends_with(ending) && name.size() > ending.size())
       out.insert(name.substr(0, name.size() - ending.size()));
   }
@@ -101,8 +104,10 @@ ChoicePrompt prompt_of(const ChoiceSubject& subject, const ChoiceRow& question, 
     out.ids.insert(out.ids.end(), tokens.lead.begin(), tokens.lead.end());
     if (static_cast<int64_t>(out.ids.size()) > maker.max_tokens()) {
       if (shots > 0) continue;
-      fail("{}: the question takes {} tokens, but the model (max_position_embeddings) takes {}; leave it out",
-           place, out.ids.size(), maker.max_tokens());
+      fail(
+          "{}: the question takes {} tokens, but the model (max_position_embeddings or sliding_window) takes "
+          "{}; leave it out",
+          place, out.ids.size(), maker.max_tokens());
     }
     if (std::any_of(out.ids.begin(), out.ids.end(), [&](int64_t id) { return maker.is_image(id); }))
       fail("{}: the prompt of this question holds an image token; take it out", place);

@@ -107,8 +107,8 @@ std::vector<Item> make_items(std::span<const Sample> samples, const PromptMaker&
     for (std::vector<int64_t>& ids : maker.windows(sample.text, window)) {
       if (std::ssize(ids) > maker.max_tokens())
         fail(
-            "{}: a window of {} tokens is longer than the model (max_position_embeddings) takes; give "
-            "--window {} or less",
+            "{}: a window of {} tokens is longer than the model (max_position_embeddings or sliding_window) "
+            "takes; give --window {} or less",
             sample.id, ids.size(), maker.max_tokens());
       if (maker.is_image(ids.front()))
         fail("{}: a window of the text begins with an image token; take it out", sample.id);

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <system_error>
 
 #include "base/error.h"
 #include "io/json.h"
+#include "io/weight_files.h"
 
 namespace nibble::data {
 namespace fs = std::filesystem;
@@ -21,10 +23,20 @@ bool is_picture(const fs::path& path) {
   return std::find(known.begin(), known.end(), extension) != known.end();
 }
 
+/// What stands at a path, links followed. Throws Error where the system does not tell.
+fs::file_type type_at(const fs::path& path) {
+  std::error_code error;
+  const fs::file_type type = fs::status(path, error).type();
+  if (type == fs::file_type::none || type == fs::file_type::unknown)
+    fail("{}: cannot look at it: {}", path.string(), error.message());
+  return type;
+}
+
 fs::path picture_of(const io::Json& name, const fs::path& folder, const std::string& what) {
   if (!name.is_string()) fail("{}: a picture's path is {}, not a text", what, name.dump());
   const fs::path path = folder / name.get<std::string>();
-  if (!fs::is_regular_file(path)) fail("{}: there is no picture {}", what, path.string());
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) fail("{}: there is no picture {}", what, path.string());
   return path;
 }
 
@@ -71,14 +83,15 @@ void read_lines(const fs::path& file, std::vector<Sample>& out) {
 }
 
 void read_folder(const fs::path& folder, std::vector<Sample>& out) {
-  if (fs::is_regular_file(folder / "samples.jsonl")) return read_lines(folder / "samples.jsonl", out);
+  if (type_at(folder / "samples.jsonl") == fs::file_type::regular)
+    return read_lines(folder / "samples.jsonl", out);
   std::vector<fs::path> pictures;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file() && is_picture(entry.path())) pictures.push_back(entry.path());
+  for (const std::string& name : io::file_names(folder))
+    if (is_picture(name) && type_at(folder / name) == fs::file_type::regular)
+      pictures.push_back(folder / name);
   if (pictures.empty())
     fail("{}: the folder holds neither samples.jsonl nor pictures (.png, .jpg, .jpeg, .webp)",
          folder.string());
-  std::sort(pictures.begin(), pictures.end());
   for (const fs::path& picture : pictures) {
     Sample sample;
     sample.id = picture.string();
@@ -94,9 +107,11 @@ std::vector<Sample> read_samples(std::span<const std::string> files) {
   std::vector<Sample> out;
   for (const std::string& name : files) {
     const fs::path path = name;
-    if (fs::is_directory(path))
+    if (name.empty()) fail("the name of the data is empty; --data takes a file or a folder");
+    const fs::file_type type = type_at(path);
+    if (type == fs::file_type::directory)
       read_folder(path, out);
-    else if (!fs::exists(path))
+    else if (type == fs::file_type::not_found)
       fail("{}: no such file or folder; --data takes samples.jsonl, a text .jsonl or a folder of pictures",
            name);
     else if (is_picture(path))

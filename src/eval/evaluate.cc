@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "data/answers.h"
+#include "eval/finite.h"
 
 namespace nibble::eval {
 namespace {
@@ -59,6 +60,10 @@ std::vector<Position> judge(const Reading& model, const Reading* reference,
       position.agreement = kernels::argmax(row(q, r)) == kernels::argmax(row(p, r));
     });
     progress.advance(static_cast<int64_t>(n));
+  }
+  for (const Position& position : out) {
+    check_finite(position.loss, *model.model, items[position.item].id);
+    if (reference) check_finite(position.kl, *reference->model, items[position.item].id);
   }
   return out;
 }

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/progress.h"
 #include "data/answers.h"
+#include "eval/finite.h"
 
 namespace nibble::eval {
 namespace {
@@ -111,6 +113,8 @@ records::MultipleChoice answer_choices(run::Runner& model, const data::PromptMak
         answer_subject(model, data::mmlu_prompts(subject, maker, tokens, options), tokens, share, progress);
     for (size_t i = 0; i < result.questions.size(); ++i) {
       result.questions[i].line = subject.questions[i].line;
+      for (const double value : result.questions[i].log_probabilities)
+        check_finite(value, model, fmt::format("{}:{}", subject.file, result.questions[i].line));
       result.questions[i].answer = static_cast<int>(subject.questions[i].answer);
     }
   }

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "model/families/registry.h"
 
 namespace nibble::model {
@@ -26,8 +27,10 @@ const Family& find_family(const io::Fields& config) {
   std::string known;
   for (const Family* family : families())
     known += fmt::format("{}{}", known.empty() ? "" : ", ", family->model_type);
-  fail("{}: model_type \"{}\" is not a family that nibble knows; known: {}", config.what(), model_type,
-       known);
+  if (!config.has("model_type"))
+    fail("{}: model_type is missing; it must be a family that nibble knows: {}", config.what(), known);
+  fail("{}: model_type \"{}\" is not a family that nibble knows; known: {}", config.what(),
+       printable(model_type), known);
 }
 
 }  // namespace nibble::model

@@ -1,9 +1,17 @@
 #include "model/sizes.h"
 
+#include "base/checked.h"
+#include "base/error.h"
 #include "quant/format.h"
 #include "quant/state.h"
 
 namespace nibble::model {
+namespace {
+
+/// Below this, no sum of bytes overflows, in any storage.
+constexpr int64_t kMostParameters = int64_t{1} << 53;
+
+}  // namespace
 
 int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset) {
   quant::Packed4 packed;
@@ -26,8 +34,10 @@ records::Inventory inventory_of(const Spec& spec, DType dtype, const std::string
   out.family = spec.family;
   out.model = model;
   for (const TensorSpec& tensor : tensor_table(spec)) {
-    int64_t count = 1;
-    for (int64_t d : tensor.shape) count *= d;
+    const int64_t count = checked_product(tensor.shape).value_or(kMostParameters);
+    if (count >= kMostParameters - out.parameters)
+      fail("{}: with tensor {} of shape {} the model has more than 2^53 parameters; correct its sizes", model,
+           tensor.name, shape_text(tensor.shape));
     out.parameters += count;
     if (!tensor.linear) {
       out.other_bytes += count * dtype_size(dtype);

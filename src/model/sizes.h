@@ -16,7 +16,8 @@ int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset);
 /// the quant_state, which only the weight tells (a few bytes).
 void set_dtype(records::LinearRecord& linear, DType dtype);
 
-/// The linears with their sizes where every tensor is stored as `dtype`. `model` is the name that the user gave.
+/// The linears with their sizes where every tensor is stored as `dtype`. `model` is the name that the user
+/// gave. Throws Error for sizes of 2^53 parameters and more.
 records::Inventory inventory_of(const Spec& spec, DType dtype, const std::string& model);
 
 }  // namespace nibble::model

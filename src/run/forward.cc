@@ -295,8 +295,10 @@ Sequence Runner::sequence(const Prompt& prompt) const {
             id, spec().text.embedding_rows);
   if (const auto tokens = static_cast<int64_t>(prompt.ids.size() + prompt.continuation.size());
       tokens > spec().text.max_positions)
-    fail("the prompt has {} tokens, but the model (max_position_embeddings) takes {}; shorten it", tokens,
-         spec().text.max_positions);
+    fail(
+        "the prompt has {} tokens, but the model (max_position_embeddings or sliding_window) takes {}; "
+        "shorten it",
+        tokens, spec().text.max_positions);
   Sequence out;
   out.ids = prompt.ids;
   out.positions = prompt_positions(prompt, spec(), out.next_position);
@@ -383,7 +385,7 @@ std::vector<std::vector<int64_t>> Runner::generate(std::span<const Prompt* const
       }
       out[i].push_back(id);
       s.append(id);
-      still.push_back(i);
+      if (std::ssize(s.ids) <= spec().text.max_positions) still.push_back(i);
     }
     running = std::move(still);
   }

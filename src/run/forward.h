@@ -71,6 +71,8 @@ class Runner {
   Matrix feed(std::span<Sequence* const> sequences, std::span<const int64_t> last, bool keep);
 
   /// Greedy continuations of at most `limit` tokens, end tokens not included. All sequences run side by side.
+  /// One ends too where it has grown as long as the model takes (Text::max_positions), after
+  /// max_positions - prompt + 1 tokens.
   std::vector<std::vector<int64_t>> generate(std::span<const Prompt* const> prompts, int64_t limit);
 
  private:

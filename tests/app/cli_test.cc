@@ -14,6 +14,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "support/temp_folder.h"
+#include "text/tokenizer.h"
 
 namespace nibble {
 namespace {
@@ -141,6 +142,80 @@ TEST_F(Cli, PicturesAndPrompts) {
   expect_error("generate " + kModel + " --prompt Hi --image " + temp("none.png"), "none.png");
   expect_error("generate " + kModel + " --prompt ''", "empty");
   expect_error("generate " + kModel + " --raw --prompt Hi --image " + kPicture, "<|image_pad|>");
+}
+
+TEST_F(Cli, AnAnswerEndsWhereTheModelTakesNoMore) {
+  const fs::path model = copy_model("short");
+  io::Json config = io::read_json(model / "config.json");
+  const std::string prompt = "The image";
+  const auto tokens = std::ssize(text::Tokenizer::load(model / "tokenizer.json").encode(prompt, true));
+  config["max_position_embeddings"] = tokens + 3;
+  io::write_file(model / "config.json", io::dump_json(config));
+  const std::string rest = fmt::format(" --compute f32 --raw --prompt '{}' --max-new-tokens ", prompt);
+  const Outcome whole = nibble("generate " + kModel + rest + "9"),
+                four = nibble("generate " + kModel + rest + "4"),
+                ended = nibble("generate " + model.string() + rest + "9");
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_EQ(ended.out, four.out) << "tokens 1 to 4 are predicted from sequences that fit";
+  EXPECT_NE(ended.out, whole.out);
+  // The answer that the model gives itself is judged as it was cut.
+  io::write_file(temp("open.jsonl"), R"({"prompt": "Tell me a long story."})");
+  const std::string eval = "eval " + model.string() + " --compute f32 --json - --data " + temp("open.jsonl");
+  config["max_position_embeddings"] = 1;
+  io::write_file(model / "config.json", io::dump_json(config));
+  const Outcome refused = nibble(eval);
+  EXPECT_EQ(refused.code, 2);
+  const size_t at = refused.err.find("the prompt has ");
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  config["max_position_embeddings"] = std::stoi(refused.err.substr(at + 15)) + 1;
+  io::write_file(model / "config.json", io::dump_json(config));
+  const Outcome judged = nibble(eval);
+  ASSERT_EQ(judged.code, 0) << judged.err;
+  EXPECT_EQ(io::parse_json(judged.out, "eval")["samples"][0]["positions"], 2);
+}
+
+TEST_F(Cli, NamesThatAreNoText) {
+  const std::string out = temp("o\xff");
+  const Outcome o = nibble("quantize " + kModel + " --policy all -o '" + out + "'");
+  ASSERT_EQ(o.code, 0) << o.err;
+  const std::string said = io::read_json(fs::path(out) / "nibble.json").at("command");
+  EXPECT_THAT(said, testing::EndsWith("/o\\xff'")) << said;
+  EXPECT_THAT(said, HasSubstr(" --policy all -o $'/")) << said;
+}
+
+TEST_F(Cli, ModelsOfAnotherOriginAreNotCompared) {
+  const std::string tiny = NIBBLE_ROOT "/tests/data/goldens/families/llama";
+  io::write_file(temp("text.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string data = " --window 16 --data " + temp("text.jsonl");
+  expect_error("eval " + kModel + " --against " + tiny + data, "qwen2_vl", "llama", "one origin");
+  const fs::path model = copy_model("renamed");
+  io::Json tokenizer = io::read_json(model / "tokenizer.json");
+  auto& vocabulary = tokenizer["model"]["vocab"];
+  const auto a = vocabulary["A"], b = vocabulary["B"];
+  vocabulary["A"] = b;
+  vocabulary["B"] = a;
+  io::write_file(model / "tokenizer.json", io::dump_json(tokenizer));
+  expect_error("eval " + kModel + " --against " + model.string() + data, "\"A\" to ", "\"B\" to ",
+               "one origin");
+  io::write_file(temp("open.jsonl"), R"({"prompt": "A or B?"})");
+  expect_error("eval " + kModel + " --against " + model.string() + " --data " + temp("open.jsonl"),
+               "one origin");
+  expect_error("compare " + kModel + " " + model.string() + data, "one origin");
+}
+
+TEST_F(Cli, LogitsThatAreNoNumbersAreLaidToTheirTensor) {
+  const fs::path model = copy_model("nan");
+  const io::Checkpoint checkpoint(model);
+  const std::string name = "model.layers.4.input_layernorm.weight";
+  overwrite(checkpoint.file_of(name), checkpoint.tensors().at(name).begin + 2 * 3,
+            std::string("\xc0\x7f", 2));
+  io::write_file(temp("text.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string data = " --data " + temp("text.jsonl");
+  for (const std::string& command : {"eval " + model.string(), "compare " + kModel + " " + model.string(),
+                                     "eval " + kModel + " --against " + model.string()})
+    expect_error(command + data, model.string(), "text.jsonl:1", name, "element 3");
+  expect_error("eval " + model.string() + " --limit 1 --mmlu " NIBBLE_ROOT "/tests/eval/mmlu", name,
+               "_test.csv:1");
 }
 
 TEST_F(Cli, Data) {
@@ -341,6 +416,20 @@ TEST_F(Cli, EightBitsAreWrittenReadAndJudged) {
   const auto info = tensors.tensors().at("visual.blocks.0.mlp.fc1.SCB");
   overwrite(file, static_cast<std::streamoff>(info.begin), std::string("\0\0\x80\xff", 4));  // minus infinity
   expect_error("generate " + out + ask, "visual.blocks.0.mlp.fc1", "SCB");
+}
+
+TEST_F(Cli, SizesOfNothingThatCanBe) {
+  expect_error("inspect " + temp("none.json"), "none.json", "cannot open it");
+  io::write_file(temp("empty.json"), "{}");
+  expect_error("inspect " + temp("empty.json"), "model_type is missing");
+  io::write_file(
+      temp("huge.json"),
+      R"({"model_type": "llama", "hidden_size": 1048576, "num_attention_heads": 65536, "head_dim": 65536,
+                     "num_hidden_layers": 4096, "intermediate_size": 16777216, "vocab_size": 268435456})");
+  expect_error("inspect " + temp("huge.json"), "huge.json", "self_attn", "more than 2^53 parameters");
+  io::write_file(temp("tiles.json"),
+                 R"({"model_type": "mllama", "vision_config": {"image_size": 1048576, "patch_size": 1}})");
+  expect_error("inspect " + temp("tiles.json"), "tiles.json", "image_size", "1048576 patches");
 }
 
 TEST_F(Cli, SizesWithoutWeightsAreThePublishedOnes) {

@@ -69,6 +69,13 @@ TEST_F(Chat, TheCheckpointsOwnTemplateCounts) {
   EXPECT_EQ(format().turn("Hi", 2), "3");
 }
 
+TEST_F(Chat, WhatIsNoTextIsReplaced) {
+  for (const char* family : {"phi3", "llava"}) {
+    open(family);
+    EXPECT_THAT(format().turn("a\xff z", 0), HasSubstr("a\xef\xbf\xbd z")) << family;
+  }
+}
+
 TEST_F(Chat, BeginOfTextIsAddedOnce) {
   open("llava");
   EXPECT_FALSE(format().adds_special_tokens("<s>[INST]"));
@@ -108,6 +115,15 @@ TEST_F(Chat, WhatATemplateRefusesIsSaidWithItsFile) {
   EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }), AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"default\"")));
   write("tokenizer_config.json", R"({"chat_template": 3})");
   EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }), HasSubstr("tokenizer_config.json"));
+  write("tokenizer_config.json", "[]");
+  EXPECT_THAT(error_of([&] { format(); }),
+              AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("not an object")));
+  open("llava");
+  write("chat_template.json", "3");
+  EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }),
+              AllOf(HasSubstr("chat_template.json"), HasSubstr("not an object")));
+  fs::create_symlink("not-downloaded", folder_ / "chat_template.jinja");
+  EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }), HasSubstr("chat_template.jinja"));
 }
 
 }  // namespace

@@ -107,6 +107,10 @@ TEST(Mmlu, WhatIsWrongIsNamed) {
   TempFolder folder;
   const auto error = [&] { return error_of([&] { read_mmlu(folder.path(), {}); }); };
   EXPECT_THAT(error(), AllOf(HasSubstr("/test: no such folder"), HasSubstr("dev/SUBJECT_dev.csv")));
+  fs::create_symlink("test", folder / "test");
+  EXPECT_THAT(error(), AllOf(HasSubstr("/test: cannot read the folder"),
+                             ::testing::Not(HasSubstr("filesystem error"))));
+  fs::remove(folder / "test");
   fs::create_directory(folder / "test");
   EXPECT_THAT(error(), HasSubstr("holds no SUBJECT_test.csv"));
   put(folder / "test/zoo_test.csv", kRow);

@@ -95,6 +95,11 @@ TEST(Samples, BadInputIsNamedByFileAndLine) {
   fs::create_directory(folder / "empty");
   EXPECT_THAT(error_of([&] { read({(folder / "empty").string()}); }),
               HasSubstr("neither samples.jsonl nor pictures"));
+  EXPECT_THAT(error_of([&] { read({""}); }), HasSubstr("empty"));
+  EXPECT_THAT(error_of([&] { read({std::string(300, 'a')}); }), HasSubstr("aaa: cannot look at it"));
+  fs::create_symlink("circle.png", folder / "empty" / "circle.png");
+  EXPECT_THAT(error_of([&] { read({(folder / "empty").string()}); }),
+              HasSubstr("circle.png: cannot look at it"));
 }
 
 }  // namespace

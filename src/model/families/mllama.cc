@@ -54,6 +54,10 @@ Tiles describe_tiles(const io::Fields& config, int64_t patch) {
   Tiles tiles;
   tiles.count = config.dimension("max_num_tiles", 4, 256);
   tiles.side = config.dimension("image_size", 448, 1 << 20) / patch;
+  constexpr int64_t kLargestSide = 4096;
+  if (tiles.side > kLargestSide)
+    fail("{}: image_size gives {} patches along a side; nibble takes {}", config.what(), tiles.side,
+         kLargestSide);
   if (tiles.side == 0) fail("{}: image_size is below patch_size {}", config.what(), patch);
   constexpr int64_t kRatiosOfFour = 8;
   tiles.aspect_ratios = 1 + (config.has("supported_aspect_ratios")
