@@ -19,7 +19,7 @@ TEST(Weights, AReplacementIsUsedUntilItIsTakenBack) {
   const Matrix zeros = Matrix::zeros(linear.out, linear.in);
   model.weights.replace(linear.name, kernels::Weight::pack(zeros.tensor(), kernels::Compute::f32));
   EXPECT_GT(difference(last_logits(model.runner, prompts, 1).data(), before.data(), before.cols()), 1e-3);
-  model.weights.release(block);  // a replacement stays
+  model.weights.release(linear);  // a replacement stays
   EXPECT_GT(difference(last_logits(model.runner, prompts, 1).data(), before.data(), before.cols()), 1e-3);
   model.weights.replace(linear.name, {});
   EXPECT_TRUE(same_bits(last_logits(model.runner, prompts, 1), before));
