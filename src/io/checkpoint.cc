@@ -126,6 +126,11 @@ TensorView Checkpoint::tensor(const std::string& name) const {
   return it->second->tensor(name);
 }
 
+void Checkpoint::drop(const TensorView& view) const {
+  for (const auto& file : files_)
+    if (file->drop({view.data, static_cast<size_t>(view.bytes())})) return;
+}
+
 const fs::path& Checkpoint::file_of(const std::string& name) const {
   const auto it = where_.find(name);
   if (it == where_.end()) fail("{}: has no tensor \"{}\"", folder_.string(), printable(name));

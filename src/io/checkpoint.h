@@ -46,6 +46,9 @@ class Checkpoint {
   bool has(const std::string& name) const { return tensors_.contains(name); }
   /// View of a tensor; throws Error naming folder and tensor when there is none.
   TensorView tensor(const std::string& name) const;
+  /// Gives back the memory of a tensor's bytes, or of some rows of one: the next read of the view brings them
+  /// in from the file again. Views of other memory are left alone.
+  void drop(const TensorView& view) const;
   /// The file that holds a tensor, for errors.
   const std::filesystem::path& file_of(const std::string& name) const;
   /// The safetensors files, in order of their names.

@@ -1,10 +1,12 @@
 #include "io/safetensors.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <utility>
 
@@ -34,6 +36,18 @@ class Mapping {
   const std::byte* data() const { return data_; }
   std::string_view text(size_t offset, size_t n) const {
     return {reinterpret_cast<const char*>(data_) + offset, n};
+  }
+  /// Lets go of the whole pages among some bytes; false when they are not of the mapping.
+  bool drop(std::span<const std::byte> bytes) const {
+    const std::less_equal<const std::byte*> before;
+    const std::byte* end = bytes.data() + bytes.size();
+    if (bytes.empty() || !before(data_, bytes.data()) || !before(end, data_ + size_)) return false;
+    // Nothing was written to the mapping, so what it drops is read from the file again.
+    static const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const auto first = (static_cast<size_t>(bytes.data() - data_) + page - 1) / page * page;
+    const auto last = static_cast<size_t>(end - data_) / page * page;
+    if (first < last) (void)madvise(data_ + first, last - first, MADV_DONTNEED);
+    return true;
   }
 
  private:
@@ -122,6 +136,10 @@ TensorView SafetensorsFile::tensor(const std::string& name) const {
     std::memcpy(copy->second.as<std::byte>(), data, static_cast<size_t>(info.end - info.begin));
   }
   return copy->second.view();
+}
+
+bool SafetensorsFile::drop(std::span<const std::byte> bytes) const {
+  return impl_->mapping.drop(bytes);
 }
 
 }  // namespace nibble::io

@@ -44,6 +44,10 @@ class SafetensorsFile {
   /// A view into the mapping; bytes that the file places off the dtype's alignment are copied once and kept.
   /// Throws Error when the file has no such tensor.
   TensorView tensor(const std::string& name) const;
+  /// Gives memory back: bytes of this file that were read through the mapping and are not needed soon leave
+  /// the process; the next read brings them in again. True when the bytes lie in the mapping (others are left
+  /// alone).
+  bool drop(std::span<const std::byte> bytes) const;
 
  private:
   struct Impl;

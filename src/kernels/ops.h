@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
+#include "quant/format.h"
 #include "quant/int8.h"
 #include "tensor/activation.h"
 #include "tensor/tensor.h"
@@ -32,7 +34,13 @@ class Weight {
   Weight() = default;
   /// From an f32, bf16 or f16 matrix (out, in); the bytes are repacked. Held in 2 bytes per element if
   /// `compute` is bf16 or the matrix is, else in 4.
-  static Weight pack(const TensorView& weight, Compute compute);
+  /// `done` (may be empty) is told, on the calling thread, the rows that have been packed and are not read
+  /// again: all rows in order, some MiB at a time.
+  static Weight pack(const TensorView& weight, Compute compute,
+                     const std::function<void(const TensorView& rows)>& done = {});
+  /// From 4-bit codes (out, in), which are held as they are, with their absmax values decoded to fp32; linear
+  /// decodes what it multiplies. Products have the bits of those with the packed decode4(packed).
+  static Weight pack(const quant::Packed4& packed, Compute compute);
 
   int64_t out() const;
   int64_t in() const;

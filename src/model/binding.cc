@@ -109,11 +109,13 @@ Shape Binding::bind_packed(const Linear& linear, const std::string& weight, Boun
   bound.bytes = 0;
   if (bound.storage == Storage::int8) {
     const quant::Packed8 packed = packed8(linear);
+    drop(linear);
     bound.dtype = packed.dtype;
     for (const char* suffix : {".weight", ".SCB", ".weight_format"}) add(bound.stored + suffix);
     return packed.shape;
   }
   const quant::Packed4 packed = this->packed(linear);
+  drop(linear);
   bound.dtype = packed.dtype;
   for (auto it = checkpoint_.tensors().lower_bound(weight); it != checkpoint_.tensors().end(); ++it) {
     if (it->first != weight && !it->first.starts_with(weight + ".")) break;
@@ -163,6 +165,14 @@ TensorView Binding::weight(const Linear& linear, Tensor& buffer) const {
   if (bound.storage == Storage::plain) return checkpoint_.tensor(bound.stored + ".weight");
   buffer = bound.storage == Storage::int8 ? quant::decode8(packed8(linear)) : quant::decode4(packed(linear));
   return buffer.view();
+}
+
+void Binding::drop(const Linear& linear) const {
+  const std::string& stored = this->linear(linear).stored;
+  const auto& tensors = checkpoint_.tensors();
+  for (auto it = tensors.lower_bound(stored + ".");
+       it != tensors.end() && it->first.starts_with(stored + "."); ++it)
+    checkpoint_.drop(checkpoint_.tensor(it->first));
 }
 
 void Binding::check_finite(const std::string& stored) const {

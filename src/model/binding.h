@@ -51,6 +51,9 @@ class Binding {
   /// The weight as the readers compute with it: a view of the file for a plain one, else decoded into
   /// `buffer`.
   TensorView weight(const Linear& linear, Tensor& buffer) const;
+  /// Gives back the memory of a linear's tensors that were read from the files; reading them again is
+  /// allowed.
+  void drop(const Linear& linear) const;
   /// Throws Error naming file, tensor, element and byte offset when a tensor of the files holds NaN or
   /// infinity.
   void check_finite(const std::string& stored) const;

@@ -204,7 +204,10 @@ Batch Runner::embed(std::span<Sequence* const> sequences, bool keep) {
   }
   const auto rows = static_cast<int64_t>(ids.size()), angles = static_cast<int64_t>(rope.frequency.size());
   batch.hidden = Matrix(rows, text.stack.hidden);
-  kernels::gather_rows(weights_.binding().tensor(text.embedding + ".weight"), ids, batch.hidden.mut());
+  const TensorView table = weights_.binding().tensor(text.embedding + ".weight");
+  kernels::gather_rows(table, ids, batch.hidden.mut());
+  // Each row brings in its neighbours, up to some MiB: a long answer would bring in the whole table.
+  weights_.binding().checkpoint().drop(table);
   if (observer_) observer_->output(text.embedding, batch.hidden.view());
   batch.cosine = Matrix(rows, angles);
   batch.sine = Matrix(rows, angles);

@@ -11,8 +11,8 @@
 
 namespace nibble::run {
 
-/// Loads at first use and keeps until released. Not thread-safe: one thread drives a forward pass. The
-/// binding must outlive it.
+/// Loads at first use and keeps until released; the file's bytes of a loaded weight leave the memory. Not
+/// thread-safe: one thread drives a forward pass. The binding must outlive it.
 class Weights {
  public:
   Weights(const model::Binding& binding, kernels::Compute compute) : binding_(binding), compute_(compute) {}
@@ -20,7 +20,7 @@ class Weights {
   const model::Binding& binding() const { return binding_; }
   kernels::Compute compute() const { return compute_; }
 
-  /// The weight of a linear that can be quantized (decoded if it is stored in 4 bits), or what replace()
+  /// The weight of a linear that can be quantized (its codes if it is stored in 4 bits), or what replace()
   /// gave.
   const kernels::Weight& linear(const model::Linear& linear);
   /// The weight of a linear that is stored in 8 bits and not replaced, or null.

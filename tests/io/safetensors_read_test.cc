@@ -1,8 +1,12 @@
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
 
+#include "io/file.h"
 #include "io/safetensors.h"
 #include "io/temp_folder.h"
 
@@ -92,6 +96,51 @@ TEST(SafetensorsRead, UnalignedTensorsAreCopiedOnce) {
   for (const auto* s : seen) EXPECT_EQ(s, seen[0]);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(seen[0]) % 4, 0u);
   EXPECT_EQ(std::memcmp(seen[0], values, sizeof values), 0);
+}
+
+/// How many of the whole pages among some bytes are in this process (not just in the system's cache).
+int64_t resident_pages(const std::byte* data, int64_t bytes) {
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page;
+  const auto end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / page;
+  std::vector<uint64_t> entries(end - begin);
+  const Descriptor map(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  const auto size = static_cast<ssize_t>(entries.size() * sizeof(uint64_t));
+  EXPECT_EQ(
+      pread(map.get(), entries.data(), entries.size() * sizeof(uint64_t), static_cast<off_t>(begin * 8)),
+      size);
+  return std::count_if(entries.begin(), entries.end(), [](uint64_t entry) { return entry >> 63 != 0; });
+}
+
+TEST(SafetensorsRead, DroppedBytesLeaveTheProcessAndComeBack) {
+  const TempFolder folder;
+  constexpr int64_t kBytes = 1 << 20;
+  std::string data(2 * kBytes, '\0');
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * 31 + i / 4096);
+  put(folder / "x.safetensors",
+      safetensors_bytes(fmt::format(R"({{"a":{},"b":{}}})", entry("U8", "[1048576]", "[0,1048576]"),
+                                    entry("U8", "[1048576]", "[1048576,2097152]")),
+                        data));
+  const SafetensorsFile file(folder / "x.safetensors");
+  const TensorView a = file.tensor("a"), b = file.tensor("b");
+  const auto same = [&](const TensorView& view, size_t at) {
+    return std::memcmp(view.data, data.data() + at, kBytes) == 0;
+  };
+  EXPECT_TRUE(same(a, 0) && same(b, kBytes));
+  EXPECT_GT(resident_pages(a.data, kBytes), 0);
+  EXPECT_TRUE(file.drop({a.data, kBytes}));
+  EXPECT_EQ(resident_pages(a.data, kBytes), 0);
+  EXPECT_TRUE(same(a, 0) && same(b, kBytes));
+}
+
+TEST(SafetensorsRead, DropLeavesOtherMemoryAlone) {
+  const SafetensorsFile file(kGoldens / "dtypes.safetensors");
+  const std::vector<std::byte> other(1 << 16, std::byte{7});
+  EXPECT_FALSE(file.drop(other));
+  EXPECT_FALSE(file.drop({}));
+  EXPECT_EQ(std::count(other.begin(), other.end(), std::byte{7}), std::ssize(other));
+  // From the mapping on, but past its end.
+  EXPECT_FALSE(file.drop({file.tensor("a.float64").data, size_t{1} << 40}));
 }
 
 TEST(SafetensorsRead, MovesKeepViewsValid) {

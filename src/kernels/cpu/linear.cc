@@ -6,6 +6,7 @@
 #include "base/threads.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/panels.h"
+#include "kernels/cpu/panels4.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/tiles.h"
 #include "kernels/cpu/weight.h"
@@ -15,6 +16,10 @@ namespace {
 
 // Elements of x that are rounded in one task.
 constexpr int64_t kRoundedAtOnce = 1 << 16;
+
+// Inputs of a 4-bit panel that are decoded at a time for up to kFewRows rows, so that they are multiplied out
+// of the first-level cache; more rows take a block, which stays in the second level while they pass.
+constexpr int64_t kFewRows = 8, kFewInputs = 2 * kChunk4;
 
 /// Computes sums (rows, kPanel) = rows [first, first + rows) of x times panel p.
 using Product = std::function<void(int64_t first, int64_t rows, int64_t p, float* sums)>;
@@ -39,6 +44,40 @@ void for_each_tile(const Weight::Impl& w, std::span<const float> bias, MutableMa
     product(first, rows, p, sums.data());
     finish(sums.data(), bias, p * kPanel, std::min(kPanel, w.out - p * kPanel), y.row_range(first, rows));
   });
+}
+
+/// n values for the calling thread, 64-byte aligned, uninitialised and good until the next call with this T.
+template <typename T>
+T* scratch(DType dtype, int64_t n) {
+  thread_local Tensor buffer;
+  if (buffer.count() < n) buffer = Tensor(dtype, {n});
+  return buffer.as<T>();
+}
+
+int64_t chunk_end(int64_t k) {
+  return (k + kChunk4 - 1) / kChunk4 * kChunk4;
+}
+
+/// multiply_panel with panel p of a 4-bit weight, decoded piece by piece.
+template <typename T>
+void multiply_panel4(ConstMatrix x, const Codes4& w, int64_t p, DType dtype, float* sums) {
+  const int64_t step = x.rows <= kFewRows ? kFewInputs : kPanelBlock;
+  T* piece = scratch<T>(dtype, step * kPanel);
+  Tables4 tables;
+  float block[kFewRows * kPanel];
+  for (int64_t k = 0; k < w.in; k += step) {
+    const int64_t end = std::min(w.in, k + step);
+    decode_panel4(w, p, k, chunk_end(end), tables, piece);
+    multiply_piece(x, k, end, piece, block, sums);
+  }
+}
+
+/// Panel p of a 4-bit weight as bf16, for the calling thread, until the next call.
+const uint16_t* decoded_panel(const Codes4& w, int64_t p) {
+  auto* panel = scratch<uint16_t>(DType::bf16, chunk_end(w.in) * kPanel);
+  Tables4 tables;
+  decode_panel4(w, p, 0, chunk_end(w.in), tables, panel);
+  return panel;
 }
 
 Matrix rounded_to_bf16(ConstMatrix x) {
@@ -76,7 +115,8 @@ void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, Mu
   if (w.compute == Compute::bf16 && amx_usable()) {
     const TiledRows tiled(x);
     return for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
-      amx_multiply_panel(tiled, first, rows, w.narrow_panel(p), sums);
+      const uint16_t* panel = w.codes4 ? decoded_panel(*w.codes4, p) : w.narrow_panel(p);
+      amx_multiply_panel(tiled, first, rows, panel, sums);
     });
   }
   Matrix rounded;
@@ -85,10 +125,15 @@ void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, Mu
     x = rounded.view();
   }
   for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
-    if (w.wide()) {
-      multiply_panel(x.row_range(first, rows), w.wide_panel(p), sums);
+    const ConstMatrix tile = x.row_range(first, rows);
+    if (w.codes4 && w.wide) {
+      multiply_panel4<float>(tile, *w.codes4, p, DType::f32, sums);
+    } else if (w.codes4) {
+      multiply_panel4<uint16_t>(tile, *w.codes4, p, DType::bf16, sums);
+    } else if (w.wide) {
+      multiply_panel(tile, w.wide_panel(p), sums);
     } else {
-      multiply_panel(x.row_range(first, rows), w.narrow_panel(p), sums);
+      multiply_panel(tile, w.narrow_panel(p), sums);
     }
   });
 }

@@ -20,9 +20,6 @@ using F = hn::CappedTag<float, kPanel>;
 using U = hn::RebindToUnsigned<F>;
 using Floats = hn::Vec<F>;
 
-// Inputs of a block: its part of a panel stays in the second-level cache while the rows pass.
-constexpr int64_t kBlock = 512;
-
 /// The weight of input k for columns [c, c + Lanes). In a bf16 panel k must be even.
 HWY_INLINE Floats load_one(const float* panel, int64_t k, int64_t c) {
   return hn::LoadU(F(), panel + k * kPanel + c);
@@ -45,23 +42,26 @@ HWY_INLINE void load_pair(const uint16_t* panel, int64_t k, int64_t c, Floats& e
   odd = hn::BitCast(F(), hn::And(pair, hn::Set(U(), 0xffff0000u)));
 }
 
-/// Inputs [begin, end) of kRows rows times kVectors vectors of columns from `c`, added to the sums unless
-/// begin is 0. All sums stay in registers.
+/// Inputs [begin, end) of kRows rows times kVectors vectors of columns from `c` of a piece that starts at
+/// input `begin`, none across a multiple of kPanelBlock. All sums stay in registers; those of a block go on
+/// from `block` and end there, or in `sums` when the block is done.
 template <int kRows, int kVectors, typename T>
-HWY_INLINE void multiply_columns(ConstMatrix x, int64_t begin, int64_t end, const T* panel, int64_t c,
-                                 float* sums) {
+HWY_INLINE void multiply_columns(ConstMatrix x, int64_t begin, int64_t end, const T* piece, int64_t c,
+                                 float* block, float* sums) {
   const F f;
   const auto lanes = static_cast<int64_t>(hn::Lanes(f));
   const float* rows[kRows];
   Floats sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
-    rows[r] = x.row(r);
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(f);
+    rows[r] = x.row(r) + begin;
+    for (int v = 0; v < kVectors; ++v)
+      sum[r][v] = begin % kPanelBlock == 0 ? hn::Zero(f) : hn::LoadU(f, block + r * kPanel + c + v * lanes);
   }
-  int64_t k = begin;
-  for (; k + 2 <= end; k += 2) {
+  const int64_t n = end - begin;
+  int64_t k = 0;
+  for (; k + 2 <= n; k += 2) {
     Floats even[kVectors], odd[kVectors];
-    for (int v = 0; v < kVectors; ++v) load_pair(panel, k, c + v * lanes, even[v], odd[v]);
+    for (int v = 0; v < kVectors; ++v) load_pair(piece, k, c + v * lanes, even[v], odd[v]);
     for (int r = 0; r < kRows; ++r) {
       const Floats xe = hn::Set(f, rows[r][k]);
       for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(xe, even[v], sum[r][v]);
@@ -71,12 +71,12 @@ HWY_INLINE void multiply_columns(ConstMatrix x, int64_t begin, int64_t end, cons
       for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(xo, odd[v], sum[r][v]);
     }
   }
+  const bool done = end == x.cols || end % kPanelBlock == 0, first = end <= kPanelBlock;
   for (int v = 0; v < kVectors; ++v) {
     for (int r = 0; r < kRows; ++r) {
-      if (k < end)
-        sum[r][v] = hn::MulAdd(hn::Set(f, rows[r][k]), load_one(panel, k, c + v * lanes), sum[r][v]);
-      float* place = sums + r * kPanel + c + v * lanes;
-      hn::StoreU(begin == 0 ? sum[r][v] : hn::Add(hn::LoadU(f, place), sum[r][v]), f, place);
+      if (k < n) sum[r][v] = hn::MulAdd(hn::Set(f, rows[r][k]), load_one(piece, k, c + v * lanes), sum[r][v]);
+      float* place = (done ? sums : block) + r * kPanel + c + v * lanes;
+      hn::StoreU(done && !first ? hn::Add(hn::LoadU(f, place), sum[r][v]) : sum[r][v], f, place);
     }
   }
 }
@@ -85,39 +85,42 @@ HWY_INLINE void multiply_columns(ConstMatrix x, int64_t begin, int64_t end, cons
 constexpr int kTileRows = 6;
 constexpr int kTileVectors = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 
-/// Inputs [begin, end) of kRows rows times the whole panel. Few rows take more vectors: enough sums to hide
-/// the latency of an addition.
+/// Inputs [begin, end) of kRows rows times all columns of a piece. Few rows take more vectors: enough sums to
+/// hide the latency of an addition.
 template <int kRows, typename T>
-HWY_INLINE void multiply_block(ConstMatrix x, int64_t begin, int64_t end, const T* panel, float* sums) {
+HWY_INLINE void multiply_block(ConstMatrix x, int64_t begin, int64_t end, const T* piece, float* block,
+                               float* sums) {
   constexpr int kVectors = kRows <= 2 ? 4 : kTileVectors;
   const auto step = static_cast<int64_t>(hn::Lanes(F())) * kVectors;
-  for (int64_t c = 0; c < kPanel; c += step) multiply_columns<kRows, kVectors>(x, begin, end, panel, c, sums);
+  for (int64_t c = 0; c < kPanel; c += step)
+    multiply_columns<kRows, kVectors>(x, begin, end, piece, c, block, sums);
 }
 
 template <typename T>
-HWY_INLINE void multiply_rows(ConstMatrix x, const T* panel, float* sums) {
-  for (int64_t k = 0; k < x.cols; k += kBlock) {
-    const int64_t end = std::min(x.cols, k + kBlock);
-    int64_t r = 0;
-    for (; r + kTileRows <= x.rows; r += kTileRows) {
-      multiply_block<kTileRows>(x.row_range(r, kTileRows), k, end, panel, sums + r * kPanel);
-    }
-    const ConstMatrix rest = x.row_range(r, x.rows - r);
-    float* rest_sums = sums + r * kPanel;
-    if (rest.rows == 1) multiply_block<1>(rest, k, end, panel, rest_sums);
-    if (rest.rows == 2) multiply_block<2>(rest, k, end, panel, rest_sums);
-    if (rest.rows == 3) multiply_block<3>(rest, k, end, panel, rest_sums);
-    if (rest.rows == 4) multiply_block<4>(rest, k, end, panel, rest_sums);
-    if (rest.rows == 5) multiply_block<5>(rest, k, end, panel, rest_sums);
+HWY_INLINE void multiply_rows(ConstMatrix x, int64_t begin, int64_t end, const T* piece, float* block,
+                              float* sums) {
+  int64_t r = 0;
+  for (; r + kTileRows <= x.rows; r += kTileRows) {
+    multiply_block<kTileRows>(x.row_range(r, kTileRows), begin, end, piece, block + r * kPanel,
+                              sums + r * kPanel);
   }
+  const ConstMatrix rest = x.row_range(r, x.rows - r);
+  block += r * kPanel;
+  sums += r * kPanel;
+  if (rest.rows == 1) multiply_block<1>(rest, begin, end, piece, block, sums);
+  if (rest.rows == 2) multiply_block<2>(rest, begin, end, piece, block, sums);
+  if (rest.rows == 3) multiply_block<3>(rest, begin, end, piece, block, sums);
+  if (rest.rows == 4) multiply_block<4>(rest, begin, end, piece, block, sums);
+  if (rest.rows == 5) multiply_block<5>(rest, begin, end, piece, block, sums);
 }
 
-void MultiplyWide(ConstMatrix x, const float* panel, float* sums) {
-  multiply_rows(x, panel, sums);
+void MultiplyWide(ConstMatrix x, int64_t begin, int64_t end, const float* piece, float* block, float* sums) {
+  multiply_rows(x, begin, end, piece, block, sums);
 }
 
-void MultiplyNarrow(ConstMatrix x, const uint16_t* panel, float* sums) {
-  multiply_rows(x, panel, sums);
+void MultiplyNarrow(ConstMatrix x, int64_t begin, int64_t end, const uint16_t* piece, float* block,
+                    float* sums) {
+  multiply_rows(x, begin, end, piece, block, sums);
 }
 
 /// To nearest even; a NaN stays a (quiet) NaN. The result is in the upper half of each lane.
@@ -164,12 +167,33 @@ HWY_EXPORT(MultiplyNarrow);
 HWY_EXPORT(RoundWide);
 HWY_EXPORT(RoundNarrow);
 
+namespace {
+
+/// A whole panel as pieces of one block each, whose sums need no keeping.
+template <typename T>
+void multiply_blocks(ConstMatrix x, const T* panel, float* sums) {
+  for (int64_t k = 0; k < x.cols; k += kPanelBlock)
+    multiply_piece(x, k, std::min(x.cols, k + kPanelBlock), panel + k * kPanel, sums, sums);
+}
+
+}  // namespace
+
 void multiply_panel(ConstMatrix x, const float* panel, float* sums) {
-  HWY_DYNAMIC_DISPATCH(MultiplyWide)(x, panel, sums);
+  multiply_blocks(x, panel, sums);
 }
 
 void multiply_panel(ConstMatrix x, const uint16_t* panel, float* sums) {
-  HWY_DYNAMIC_DISPATCH(MultiplyNarrow)(x, panel, sums);
+  multiply_blocks(x, panel, sums);
+}
+
+void multiply_piece(ConstMatrix x, int64_t begin, int64_t end, const float* piece, float* block,
+                    float* sums) {
+  HWY_DYNAMIC_DISPATCH(MultiplyWide)(x, begin, end, piece, block, sums);
+}
+
+void multiply_piece(ConstMatrix x, int64_t begin, int64_t end, const uint16_t* piece, float* block,
+                    float* sums) {
+  HWY_DYNAMIC_DISPATCH(MultiplyNarrow)(x, begin, end, piece, block, sums);
 }
 
 void round_to_bf16(const float* x, int64_t n, float* y) {

@@ -1,8 +1,10 @@
 #include "kernels/cpu/weight.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -13,6 +15,8 @@ namespace {
 
 // Columns of the source that are transposed at a time; both sides stay in the first-level cache.
 constexpr int64_t kBlock = 64;
+// Bytes of the source that are packed before they are told to be done with.
+constexpr int64_t kDoneBytes = 16 << 20;
 
 /// n values of a row from a column on, as they lie in `weight`, or converted into `buffer`.
 template <typename T>
@@ -61,28 +65,65 @@ void fill_panel(const TensorView& weight, int64_t p, int64_t depth, uint16_t* pa
   });
 }
 
+bool is_wide(DType dtype, Compute compute) {
+  return compute == Compute::f32 && dtype != DType::bf16;
+}
+
+TensorView rows_of(const TensorView& weight, int64_t begin, int64_t end) {
+  return {weight.dtype,
+          {end - begin, weight.shape[1]},
+          weight.data + begin * weight.shape[1] * dtype_size(weight.dtype)};
+}
+
 }  // namespace
 
-Weight Weight::pack(const TensorView& weight, Compute compute) {
+Weight Weight::pack(const TensorView& weight, Compute compute,
+                    const std::function<void(const TensorView&)>& done) {
   NIBBLE_CHECK(weight.shape.size() == 2, "weight {}", shape_text(weight.shape));
   NIBBLE_CHECK(weight.dtype == DType::f32 || weight.dtype == DType::bf16 || weight.dtype == DType::f16);
   auto impl = std::make_shared<Impl>();
   impl->compute = compute;
   impl->out = weight.shape[0];
   impl->in = weight.shape[1];
-  const bool narrow = compute == Compute::bf16 || weight.dtype == DType::bf16;
-  const int64_t depth = narrow ? (impl->in + kDepth - 1) / kDepth * kDepth : impl->in;
-  impl->panels = Tensor(narrow ? DType::bf16 : DType::f32, {impl->panel_count(), depth, kPanel});
-  parallel_for(impl->panel_count(), [&](int64_t p) {
-    if (narrow) {
-      fill_panel(weight, p, depth, impl->panels.as<uint16_t>() + p * depth * kPanel);
-    } else {
-      fill_panel(weight, p, depth, impl->panels.as<float>() + p * depth * kPanel);
-    }
-  });
+  impl->wide = is_wide(weight.dtype, compute);
+  const int64_t depth = impl->depth();
+  impl->panels = Tensor(impl->wide ? DType::f32 : DType::bf16, {impl->panel_count(), depth, kPanel});
+  // Panels of a task group, after which their rows are told to be done with.
+  const int64_t group =
+      std::max<int64_t>(1, kDoneBytes / std::max<int64_t>(1, kPanel * impl->in * dtype_size(weight.dtype)));
+  for (int64_t first = 0; first < impl->panel_count(); first += group) {
+    const int64_t n = std::min(group, impl->panel_count() - first);
+    parallel_for(n, [&](int64_t i) {
+      const int64_t p = first + i;
+      if (impl->wide) {
+        fill_panel(weight, p, depth, impl->panels.as<float>() + p * depth * kPanel);
+      } else {
+        fill_panel(weight, p, depth, impl->panels.as<uint16_t>() + p * depth * kPanel);
+      }
+    });
+    if (done) done(rows_of(weight, first * kPanel, std::min(impl->out, (first + n) * kPanel)));
+  }
   Weight packed;
   packed.impl_ = std::move(impl);
   return packed;
+}
+
+Weight Weight::pack(const quant::Packed4& packed, Compute compute) {
+  NIBBLE_CHECK(packed.shape.size() == 2, "weight {}", shape_text(packed.shape));
+  const std::vector<float> decoded = packed.nested ? quant::decode_absmax(packed) : std::vector<float>();
+  const std::vector<float>& absmax = packed.nested ? decoded : packed.absmax;
+  // The fast decoding knows no NaN; only a damaged or made-up file leads to one.
+  if (!std::all_of(absmax.begin(), absmax.end(), [](float a) { return std::isfinite(a); }))
+    return pack(quant::decode4(packed).view(), compute);
+  auto impl = std::make_shared<Impl>();
+  impl->compute = compute;
+  impl->out = packed.shape[0];
+  impl->in = packed.shape[1];
+  impl->wide = is_wide(packed.dtype, compute);
+  impl->codes4 = codes_in_panels(packed, absmax);
+  Weight weight;
+  weight.impl_ = std::move(impl);
+  return weight;
 }
 
 int64_t Weight::out() const {
@@ -92,7 +133,7 @@ int64_t Weight::in() const {
   return impl_->in;
 }
 int64_t Weight::bytes() const {
-  return impl_->panels.bytes();
+  return impl_->codes4 ? impl_->codes4->codes.bytes() + impl_->codes4->absmax.bytes() : impl_->panels.bytes();
 }
 
 }  // namespace nibble::kernels
