@@ -74,7 +74,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     rounding_ = {.kind = options_.rounding,
                  .damping = parse_pair("--damping", options_.damping),
                  .guard = 0,
-                 .mix = options_.mix};
+                 .mix = options_.mix >= 0 ? options_.mix : all_pictures() ? 0.5 : 0.125};
   if (options_.rounding != "plain" && options_.guard) add_guard();
   if (options_.rounding != "plain")
     store_ = std::make_unique<measure::RoundedStore>(
@@ -91,15 +91,17 @@ void Calibration::prepare(InputSet& set) {
   set.walk = std::make_unique<measure::Walk>(model_.runner, set.items);
 }
 
+bool Calibration::all_pictures() const {
+  return std::all_of(calibration_.inputs.begin(), calibration_.inputs.end(),
+                     [](const auto& input) { return input.modality == records::Modality::vision; });
+}
+
 /// Codes that are chosen for the tokens of pictures and their prompts alone would harm plain text: a few windows of
 /// nibble's own texts count as well.
 void Calibration::add_guard() {
   constexpr int64_t kWindow = 256;
-  constexpr size_t kWindows = 32;
-  const bool all_pictures = std::all_of(calibration_.inputs.begin(), calibration_.inputs.end(), [](const auto& input) {
-    return input.modality == records::Modality::vision;
-  });
-  if (!all_pictures) return;
+  constexpr size_t kWindows = 8;
+  if (!all_pictures()) return;
   const std::vector<std::string> files = {(share_folder() / "texts" / "calibration.jsonl").string()};
   auto texts = items_of(data::read_samples(files), files, model_.maker, std::min(options_.window, kWindow));
   if (texts.size() > kWindows) texts.resize(kWindows);

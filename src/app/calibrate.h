@@ -19,7 +19,7 @@ struct CalibrationOptions {
   int64_t window = 2048;
   std::string rounding = "feedback";
   std::string damping = "0.03,0.2";  // "VISION,TEXT"
-  double mix = 0.25;
+  double mix = -1;  // below 0: 0.5 where all inputs have pictures; with texts, which speak for more, 0.125
   bool guard = true;  // where all inputs have pictures, nibble's own texts count in the statistics as well
   std::string effort = "auto";  // of solo runs: "none", "auto", "full"
   std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
@@ -59,6 +59,7 @@ class Calibration {
 
  private:
   void prepare(InputSet& set);
+  bool all_pictures() const;
   void add_guard();
   void make_lockstep(InputSet& set);
   void solo_runs(records::Measurements& measurements);

@@ -152,9 +152,9 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
   command->add_flag_callback(
       "--no-guard", [&options] { options.guard = false; },
       "Round by pictures alone: without --no-guard, some of nibble's own texts count where all inputs are pictures");
-  command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
+  command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts among the inputs "
+                     "0.125)")
+      ->check(CLI::Range(0.0, 1.0));
   command
       ->add_option("--effort", options.effort,
                    "Groups run alone in 4 bits: none, auto (a third of them, where the plan could change), full")
