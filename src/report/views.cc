@@ -415,7 +415,9 @@ ComparisonRow comparison_row(const records::ComparedModel& model) {
   const bool compared = !evaluation.against.empty();
   for (const records::KlKind kind : records::kKlKinds)
     row.kl[static_cast<size_t>(kind)] = records::kl_of(evaluation, kind);
-  if (evaluation.answers) row.exact = evaluation.answers->exact.mean;
+  const auto& samples = evaluation.samples;
+  const bool asked = std::any_of(samples.begin(), samples.end(), [](const auto& s) { return s.generated; });
+  if (evaluation.answers && asked) row.exact = evaluation.answers->exact.mean;
   if (evaluation.answers && compared) row.agreement = evaluation.answers->agreement.mean;
   row.texts = evaluation.texts;
   row.text_compared = compared;

@@ -123,6 +123,8 @@ TEST(Views, ARowIsOfTheModel) {
   const ComparisonRow alone = comparison_row(model);
   EXPECT_FALSE(alone.kl[0] || alone.kl[1] || alone.kl[2] || alone.agreement || alone.text_compared);
   EXPECT_TRUE(alone.exact.has_value());
+  for (auto& sample : model.evaluation->samples) sample.generated = false;
+  EXPECT_FALSE(comparison_row(model).exact.has_value()) << "nothing was asked";
 }
 
 TEST(Views, Comparison) {
