@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
+#include <random>
 #include <set>
 
 #include "app/commands.h"
@@ -26,12 +28,31 @@ std::string key_of(const data::Sample& sample) {
   return sample.images.empty() ? sample.id : sample.images[0].string();
 }
 
-/// Moves every kHeldOut-th key's samples to a set of their own.
-std::vector<data::Sample> take_held_out(std::vector<data::Sample>& samples) {
+/// The keys of samples, each once, in the order in which they come.
+std::vector<std::string> keys_of(std::span<const data::Sample> samples) {
   std::vector<std::string> keys;
   for (const data::Sample& sample : samples)
     if (std::string key = key_of(sample); std::find(keys.begin(), keys.end(), key) == keys.end())
       keys.push_back(std::move(key));
+  return keys;
+}
+
+/// As many keys as there are, drawn with replacement, each with all its samples.
+std::vector<data::Sample> resampled(std::span<const data::Sample> samples, int64_t seed) {
+  const std::vector<std::string> keys = keys_of(samples);
+  std::mt19937_64 generator(records::kBootstrapSeed + static_cast<uint64_t>(seed));
+  std::vector<data::Sample> out;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const std::string& key = keys[records::draw(generator, keys.size())];
+    std::copy_if(samples.begin(), samples.end(), std::back_inserter(out),
+                 [&](const data::Sample& sample) { return key_of(sample) == key; });
+  }
+  return out;
+}
+
+/// Moves every kHeldOut-th key's samples to a set of their own.
+std::vector<data::Sample> take_held_out(std::vector<data::Sample>& samples) {
+  const std::vector<std::string> keys = keys_of(samples);
   std::vector<data::Sample> kept, held;
   if (keys.size() < kFewest) return held;
   for (data::Sample& sample : samples) {
@@ -62,6 +83,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   inventory_ = model_.binding.inventory(name);
   groups_ = records::group_linears(inventory_, options_.fuse);
   std::vector<data::Sample> samples = data::read_samples(options_.data), held;
+  if (options_.resample != 0) samples = resampled(samples, options_.resample);
   if (!options_.verify.empty())
     held = data::read_samples(options_.verify);
   else if (options_.hold_out)

@@ -25,6 +25,7 @@ struct CalibrationOptions {
   std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
   bool fuse = true, allow_nonfinite = false;
   bool hold_out = false;                  // keep a part of data for verification
+  int64_t resample = 0;  // seed of a bootstrap of data by its pictures and texts; 0: data itself
   int64_t memory = int64_t{4} << 30;      // bytes that hidden states may take
   std::filesystem::path scratch = {};     // folder for rounded weights; empty: the system's
 };

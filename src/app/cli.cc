@@ -120,7 +120,7 @@ void add_compute(CLI::App* command, Common& common) {
       ->type_name("");
 }
 
-void add_policy(CLI::App* command, std::string& budget, std::string& policy) {
+void add_budget(CLI::App* command, std::string& budget) {
   command
       ->add_option("--budget", budget,
                    fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw, kl:0.001 (nats), match (what bf16 "
@@ -128,6 +128,10 @@ void add_policy(CLI::App* command, std::string& budget, std::string& policy) {
                                kDefaultBudget))
       ->check([](const std::string& text) { return text.empty() ? "a budget must be given" : ""; })
       ->type_name("B");
+}
+
+void add_policy(CLI::App* command, std::string& budget, std::string& policy) {
+  add_budget(command, budget);
   std::string help = "How linears are chosen (default: dynamic):";
   for (const auto& p : plan::policies()) help += fmt::format("\n{}: {}", p.name, p.help);
   command->add_option("--policy", policy, help)->type_name("P");
@@ -179,6 +183,20 @@ void add_weights(CLI::App* command, std::string& weights) {
       ->add_option("--weights", weights,
                    "VISION,TEXT: what a nat of KL counts on either (default: the worse of the two counts)")
       ->type_name("W");
+}
+
+void add_planning(CLI::App* command, PlanningOptions& options) {
+  options.calibration.rounding.clear();
+  add_calibration(command, options.calibration);
+  add_weights(command, options.weights);
+  auto* verify = command
+                     ->add_option("--verify", options.calibration.verify,
+                                  "Judge plans on these inputs (default: a quarter of the data)")
+                     ->type_name("FILE");
+  command->add_flag("--no-verify", options.no_verify, "Write the predicted plan; all data decides")
+      ->excludes(verify);
+  command->add_flag("--allow-nonfinite", options.calibration.allow_nonfinite,
+                    "Go on when weights hold NaN or infinity");
 }
 
 std::array<double, 2> parse_pair(const std::string& option, const std::string& text) {

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "app/calibrate.h"
+#include "app/planning.h"
 #include "app/stages.h"
 #include "plan/plan.h"
 
@@ -30,9 +30,12 @@ void add_model(CLI::App* command, std::string& model);
 void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window);
 void add_max_new_tokens(CLI::App* command, int64_t& tokens);
 void add_compute(CLI::App* command, Common& common);
+void add_budget(CLI::App* command, std::string& budget);
 void add_policy(CLI::App* command, std::string& budget, std::string& policy);
 void add_calibration(CLI::App* command, CalibrationOptions& options);
 void add_weights(CLI::App* command, std::string& weights);
+/// All of how plans are made but for the model, its inputs, and the budget.
+void add_planning(CLI::App* command, PlanningOptions& options);
 /// "VISION,TEXT" as numbers from 0; throws Error naming the option.
 std::array<double, 2> parse_pair(const std::string& option, const std::string& text);
 /// The same, "" for nothing.

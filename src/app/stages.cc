@@ -25,6 +25,13 @@ LoadedModel::LoadedModel(const std::string& model, const Common& common)
       weights(binding, common.compute_kind()),
       runner(weights) {}
 
+model::Binding open_16bit(const std::string& name) {
+  model::Binding source(io::resolve_model(name));
+  if (source.quantized())
+    fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", name);
+  return source;
+}
+
 void tell(const std::string& line) {
   // Nobody listening is no reason to stop.
   (void)!write(STDERR_FILENO, (line + "\n").data(), line.size() + 1);
@@ -46,7 +53,7 @@ fs::path share_folder() {
 std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
                                     const data::PromptMaker& maker) {
   if (!files.empty()) return files;
-  tell(fmt::format("no --data given: using the {} {} that nibble ships", shipped,
+  tell(fmt::format("no {} data given: using the {} that nibble ships", shipped,
                    maker.takes_pictures() ? "pictures" : "texts"));
   if (maker.takes_pictures()) return {(share_folder() / "pictures" / shipped / "samples.jsonl").string()};
   return {(share_folder() / "texts" / (shipped + ".jsonl")).string()};

@@ -38,6 +38,9 @@ struct LoadedModel {
   LoadedModel(const LoadedModel&) = delete;
 };
 
+/// Opens a checkpoint to make others of. Throws Error for one that is quantized.
+model::Binding open_16bit(const std::string& name);
+
 /// Writes a line to standard error, if it can be written.
 void tell(const std::string& line);
 

@@ -152,6 +152,7 @@ records::Evaluation evaluate(const Reading& model, const Reading* reference,
     records::SampleResult& sample = out.samples[i];
     sample.id = items[i].id;
     sample.plain = items[i].plain;
+    sample.modality = items[i].prompt.pictures.empty() ? records::Modality::text : records::Modality::vision;
     sample.bytes = items[i].bytes;
     sample.prompt = items[i].prompt_text;
     sample.expected = items[i].answer_text;

@@ -123,6 +123,7 @@ io::Json sample_to_json(const SampleResult& sample) {
   io::Json json = io::Json::object();
   json["id"] = writable(sample.id);
   json["plain"] = sample.plain;
+  json["modality"] = modality_name(sample.modality);
   json["bytes"] = sample.bytes;
   json["prompt"] = writable(sample.prompt);
   json["expected"] = writable(sample.expected);
@@ -137,11 +138,12 @@ io::Json sample_to_json(const SampleResult& sample) {
 }
 
 SampleResult sample_from_json(const io::Fields& fields) {
-  check_keys(fields, {"id", "plain", "bytes", "prompt", "expected", "output", "generated", "exact",
-                      "positions", "loss", "kl", "agreement"});
+  check_keys(fields, {"id", "plain", "modality", "bytes", "prompt", "expected", "output", "generated",
+                      "exact", "positions", "loss", "kl", "agreement"});
   SampleResult sample;
   sample.id = fields.string("id");
   sample.plain = fields.boolean("plain");
+  sample.modality = modality_field(fields, "modality");
   sample.bytes = count(fields, "bytes");
   sample.prompt = fields.string("prompt");
   sample.expected = fields.string("expected");
@@ -152,6 +154,9 @@ SampleResult sample_from_json(const io::Fields& fields) {
     fail("{}: \"exact\" is true, but nothing was generated", fields.what());
   if (sample.plain && sample.generated)
     fail("{}: \"plain\" and \"generated\" are true, but plain text is only read", fields.what());
+  if (sample.plain && sample.modality != Modality::text)
+    fail("{}: \"plain\" is true and \"modality\" is \"vision\", but plain text has no pictures",
+         fields.what());
   sample.positions = count(fields, "positions");
   sample.loss = finite(fields, "loss");
   sample.kl = finite(fields, "kl");
@@ -199,22 +204,48 @@ std::optional<Totals> totals_from_json(const io::Fields& record, std::string_vie
   return out;
 }
 
-/// The samples of one kind.
-std::vector<const SampleResult*> select(const std::vector<SampleResult>& samples, bool plain) {
+using Selected = bool (*)(const SampleResult&);
+
+/// The totals of answers, each with the samples that it is of.
+struct AnswerKind {
+  std::string_view key;
+  std::optional<AnswerTotals> Evaluation::*totals;
+  Selected selected;
+};
+
+constexpr std::array<AnswerKind, 3> kAnswerKinds = {{
+    {"answers", &Evaluation::answers, [](const SampleResult& s) { return !s.plain; }},
+    {"picture_answers", &Evaluation::picture_answers,
+     [](const SampleResult& s) { return !s.plain && s.modality == Modality::vision; }},
+    {"prompt_answers", &Evaluation::prompt_answers,
+     [](const SampleResult& s) { return !s.plain && s.modality == Modality::text; }},
+}};
+
+bool is_plain(const SampleResult& sample) {
+  return sample.plain;
+}
+
+std::vector<const SampleResult*> select(const std::vector<SampleResult>& samples, Selected selected) {
   std::vector<const SampleResult*> out;
   for (const SampleResult& sample : samples)
-    if (sample.plain == plain) out.push_back(&sample);
+    if (selected(sample)) out.push_back(&sample);
   return out;
+}
+
+template <typename Totals, size_t N>
+std::optional<Totals> totals_where(const Evaluation& evaluation, Selected selected,
+                                   const std::array<Measure<Totals>, N>& measures) {
+  const auto samples = select(evaluation.samples, selected);
+  if (samples.empty()) return std::nullopt;
+  return totals_of(samples, measures);
 }
 
 }  // namespace
 
 void summarize(Evaluation& evaluation) {
-  const auto answers = select(evaluation.samples, false), texts = select(evaluation.samples, true);
-  evaluation.answers.reset();
-  evaluation.texts.reset();
-  if (!answers.empty()) evaluation.answers = totals_of(answers, kAnswerMeasures);
-  if (!texts.empty()) evaluation.texts = totals_of(texts, kTextMeasures);
+  for (const AnswerKind& kind : kAnswerKinds)
+    evaluation.*kind.totals = totals_where(evaluation, kind.selected, kAnswerMeasures);
+  evaluation.texts = totals_where(evaluation, is_plain, kTextMeasures);
 }
 
 io::Json to_json(const Evaluation& evaluation) {
@@ -225,7 +256,9 @@ io::Json to_json(const Evaluation& evaluation) {
   json["against"] = writable(evaluation.against);
   json["compute"] = evaluation.compute;
   json["tensor_bytes"] = evaluation.tensor_bytes;
-  if (evaluation.answers) json["answers"] = totals_to_json(*evaluation.answers, kAnswerMeasures);
+  for (const AnswerKind& kind : kAnswerKinds)
+    if (const auto& totals = evaluation.*kind.totals)
+      json[std::string(kind.key)] = totals_to_json(*totals, kAnswerMeasures);
   if (evaluation.texts) json["texts"] = totals_to_json(*evaluation.texts, kTextMeasures);
   json["samples"] = std::move(samples);
   return json;
@@ -234,7 +267,8 @@ io::Json to_json(const Evaluation& evaluation) {
 Evaluation evaluation_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Evaluation::kVersion,
-               {"model", "against", "compute", "tensor_bytes", "answers", "texts", "samples"});
+               {"model", "against", "compute", "tensor_bytes", "answers", "picture_answers", "prompt_answers",
+                "texts", "samples"});
   Evaluation evaluation;
   evaluation.model = fields.string("model");
   evaluation.against = fields.string("against");
@@ -243,10 +277,11 @@ Evaluation evaluation_from_json(const io::Json& json, const std::string& what) {
   for (const auto& item : fields.array("samples"))
     evaluation.samples.push_back(
         sample_from_json(io::Fields(item, fmt::format("{}: samples[{}]", what, evaluation.samples.size()))));
-  evaluation.answers =
-      totals_from_json(fields, "answers", !select(evaluation.samples, false).empty(), kAnswerMeasures);
+  for (const AnswerKind& kind : kAnswerKinds)
+    evaluation.*kind.totals = totals_from_json(
+        fields, kind.key, !select(evaluation.samples, kind.selected).empty(), kAnswerMeasures);
   evaluation.texts =
-      totals_from_json(fields, "texts", !select(evaluation.samples, true).empty(), kTextMeasures);
+      totals_from_json(fields, "texts", !select(evaluation.samples, is_plain).empty(), kTextMeasures);
   return evaluation;
 }
 

@@ -16,6 +16,7 @@ namespace nibble::records {
 struct SampleResult {
   std::string id;      // "images/0003.jpg" or the file and line of a text
   bool plain = false;  // a window of plain text, which is only read
+  Modality modality = Modality::text;  // vision: the prompt has pictures
   int64_t bytes = 0;   // of a window: UTF-8 bytes that its predicted tokens stand for
   std::string prompt;
   std::string expected;   // the answer that was judged against
@@ -46,24 +47,26 @@ struct TextTotals {
 };
 
 struct Evaluation {
-  static constexpr int kVersion = 2;
+  static constexpr int kVersion = 3;
   std::string model;    // as the user gave it
   std::string against;  // the reference model, "" for none
   std::string compute;  // "f32" or "bf16"
   int64_t tensor_bytes = 0;
   std::vector<SampleResult> samples;
   std::optional<AnswerTotals> answers;  // where there are samples with an answer
+  // Of these, by what was asked; where there are such samples.
+  std::optional<AnswerTotals> picture_answers, prompt_answers;  // prompts with pictures, text-only prompts
   std::optional<TextTotals> texts;      // where there are windows of plain text
 
   friend bool operator==(const Evaluation&, const Evaluation&) = default;
 };
 
-/// Fills the totals from the samples, answers and windows of text apart. A total is a ratio of two sums over
-/// samples (its sum over positions, by positions or by bytes), so that samples weigh by what is in them; its
-/// interval is the percentile bootstrap of that ratio over samples (or windows), 2000 resamples, fixed seed,
-/// the same resamples for all totals of a kind. Zeros where nothing was generated or no position predicted. A
-/// total with a value that is not finite is not finite itself, and has no interval; a perplexity above the
-/// largest double is that.
+/// Fills the totals from the samples, answers (together and by modality) and windows of text apart. A total
+/// is a ratio of two sums over samples (its sum over positions, by positions or by bytes), so that samples
+/// weigh by what is in them; its interval is the percentile bootstrap of that ratio over samples (or
+/// windows), 2000 resamples, fixed seed, the same resamples for all totals of a kind. Zeros where nothing was
+/// generated or no position predicted. A total with a value that is not finite is not finite itself, and has
+/// no interval; a perplexity above the largest double is that.
 void summarize(Evaluation& evaluation);
 
 io::Json to_json(const Evaluation& evaluation);

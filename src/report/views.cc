@@ -140,6 +140,10 @@ void add_answers(const records::Evaluation& evaluation, Table& table) {
   table.add_row({"loss", with_interval(totals.loss)});
   if (evaluation.against.empty()) return;
   table.add_row({"KL", with_interval(totals.kl)});
+  if (evaluation.picture_answers && evaluation.prompt_answers) {
+    table.add_row({"KL, pictures", with_interval(evaluation.picture_answers->kl)});
+    table.add_row({"KL, text prompts", with_interval(evaluation.prompt_answers->kl)});
+  }
   table.add_row({"agreement", share_text(totals.agreement)});
 }
 
@@ -221,6 +225,19 @@ std::vector<ExplainedGroup> explained_groups(const records::Plan& plan, const re
   }
   std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.per_mib > b.per_mib; });
   return out;
+}
+
+template <records::KlKind kind>
+std::string kl_cell(const ComparisonRow& row) {
+  const auto& kl = row.kl[static_cast<size_t>(kind)];
+  return kl ? with_interval(*kl) : "";
+}
+
+template <records::KlKind kind>
+std::string spread_cell(const ComparisonRow& row) {
+  if (!row.spread) return "";
+  const auto& range = row.spread->kl[static_cast<size_t>(kind)];
+  return range ? fmt::format("{:#.3g} to {:#.3g}", range->low, range->high) : "";
 }
 
 }  // namespace
@@ -384,7 +401,31 @@ std::string multiple_choice_text(const records::MultipleChoice& result) {
   return text;
 }
 
+ComparisonRow comparison_row(const records::ComparedModel& model) {
+  ComparisonRow row;
+  row.description = model.description + (model.over_budget ? " (over the budget)" : "");
+  row.bytes = model.bytes;
+  row.rounding = model.rounding;
+  row.spread = model.spread;
+  row.unchanged = model.unchanged;
+  row.result = model.result;
+  if (model.choices) row.choices = model.choices->accuracy;
+  if (!model.evaluation) return row;
+  const records::Evaluation& evaluation = *model.evaluation;
+  const bool compared = !evaluation.against.empty();
+  for (const records::KlKind kind : records::kKlKinds)
+    row.kl[static_cast<size_t>(kind)] = records::kl_of(evaluation, kind);
+  const auto& samples = evaluation.samples;
+  const bool asked = std::any_of(samples.begin(), samples.end(), [](const auto& s) { return s.generated; });
+  if (evaluation.answers && asked) row.exact = evaluation.answers->exact.mean;
+  if (evaluation.answers && compared) row.agreement = evaluation.answers->agreement.mean;
+  row.texts = evaluation.texts;
+  row.text_compared = compared;
+  return row;
+}
+
 Table comparison(std::span<const ComparisonRow> rows) {
+  using enum records::KlKind;
   constexpr int64_t widest_result = 48;
   struct Part {
     Column column;
@@ -395,21 +436,25 @@ Table comparison(std::span<const ComparisonRow> rows) {
   const Part parts[] = {
       {{"Description"}, [](Row r) { return r.description; }, true},
       {{"Size", Align::right}, [](Row r) { return bytes_text(r.bytes); }, true},
-      {{"Result", Align::left, widest_result}, [](Row r) { return r.result; }},
+      {{"Rounding"}, [](Row r) { return r.rounding; }},
+      {{"KL, pictures", Align::right}, kl_cell<pictures>},
+      {{"Spread, pictures", Align::right}, spread_cell<pictures>},
+      {{"KL, prompts", Align::right}, kl_cell<prompts>},
+      {{"Spread, prompts", Align::right}, spread_cell<prompts>},
+      {{"KL, texts", Align::right}, kl_cell<texts>},
+      {{"Spread, texts", Align::right}, spread_cell<texts>},
+      {{"Agreement", Align::right}, [](Row r) { return r.agreement ? percent(*r.agreement) : ""; }},
       {{"Exact", Align::right}, [](Row r) { return r.exact ? percent(*r.exact) : ""; }},
       {{"Unchanged", Align::right}, [](Row r) { return r.unchanged; }},
-      {{"KL", Align::right}, [](Row r) { return r.kl ? with_interval(*r.kl) : ""; }},
-      {{"Agreement", Align::right}, [](Row r) { return r.agreement ? percent(*r.agreement) : ""; }},
       {{"Text loss", Align::right}, [](Row r) { return r.texts ? loss_text(r.texts->loss) : ""; }},
       {{"Perplexity", Align::right},
        [](Row r) { return r.texts ? perplexity_text(r.texts->perplexity) : ""; }},
       {{"Loss per byte", Align::right},
        [](Row r) { return r.texts ? loss_text(r.texts->loss_per_byte) : ""; }},
-      {{"Text KL", Align::right},
-       [](Row r) { return r.texts && r.text_compared ? with_interval(r.texts->kl) : ""; }},
       {{"Text agreement", Align::right},
        [](Row r) { return r.texts && r.text_compared ? share_text(r.texts->agreement) : ""; }},
       {{"Right choices", Align::right}, [](Row r) { return r.choices ? hits_text(*r.choices) : ""; }},
+      {{"Result", Align::left, widest_result}, [](Row r) { return r.result; }},
   };
   std::vector<Column> columns;
   std::vector<std::string (*)(Row)> cells;

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "records/comparison.h"
 #include "records/evaluation.h"
 #include "records/inventory.h"
 #include "records/measurements.h"
@@ -47,20 +48,25 @@ std::string multiple_choice_text(const records::MultipleChoice& result);
 
 /// One model of a comparison.
 struct ComparisonRow {
-  std::string description;              // "dynamic, 10 %"
-  int64_t bytes = 0;                    // of tensor data
-  std::string result;                   // a caption or an answer to look at; "" for none
-  std::optional<double> exact;          // share of samples answered exactly
-  std::string unchanged;                // outputs equal to the 16-bit model's: "93 of 96"; "" for none
-  std::optional<records::Interval> kl;  // against the 16-bit model
-  std::optional<double> agreement;      // share of positions
+  std::string description;                             // "dynamic, 10 %"
+  int64_t bytes = 0;                                   // of tensor data
+  std::string rounding;                                // of its 4-bit codes; "" where that is not known
+  std::array<std::optional<records::Interval>, 3> kl;  // by KlKind, against the 16-bit model
+  std::optional<records::Spread> spread;               // of these, with other calibration samples
+  std::optional<double> agreement;                     // share of the answers' positions
+  std::optional<double> exact;                         // share of samples answered exactly
+  std::string unchanged;  // outputs equal to the 16-bit model's: "93 of 96"; "" for none
+  std::string result;     // a caption or an answer to look at; "" for none
   std::optional<records::TextTotals> texts;
-  bool text_compared = false;             // texts has KL and agreement against the 16-bit model
+  bool text_compared = false;             // texts has its agreement with the 16-bit model
   std::optional<records::Share> choices;  // multiple-choice questions answered right
 };
 
-/// Description | Size | Result, then the shares of answers, the totals of texts, and the multiple choice.
-/// Columns that no row has are left out; a missing value is "-".
+/// The row of a model of `nibble compare`.
+ComparisonRow comparison_row(const records::ComparedModel& model);
+
+/// Description | Size | KL by its kind | agreement | exact answers, the totals of texts, the multiple choice,
+/// and the result. Columns that no row has are left out; a missing value is "-".
 Table comparison(std::span<const ComparisonRow> rows);
 
 /// comparison() as plain text.

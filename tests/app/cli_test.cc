@@ -312,7 +312,7 @@ TEST_F(Cli, TextIsJudgedInWindows) {
   EXPECT_EQ(rows[1]["evaluation"]["texts"], record["texts"]) << "compare and eval judge alike";
   EXPECT_EQ(rows[1]["evaluation"]["samples"], record["samples"]);
   const Outcome text = nibble("compare " + temp("all") + " " + kModel + data);
-  EXPECT_THAT(text.out, AllOf(HasSubstr("Text KL"), HasSubstr("Perplexity")));
+  EXPECT_THAT(text.out, AllOf(HasSubstr("KL, texts"), HasSubstr("Perplexity")));
   EXPECT_THAT(text.out, AllOf(testing::Not(HasSubstr("Result")), testing::Not(HasSubstr("Exact"))));
 }
 
@@ -498,6 +498,100 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   }
   EXPECT_EQ(report["planted"].size(), 8u);
   EXPECT_GE(found, 7);
+}
+
+/// Comparisons that make their checkpoints, in scratch folders under a folder of the test's own.
+class Policies : public Cli {
+ protected:
+  void SetUp() override {
+    fs::create_directory(temp("scratch"));
+    setenv("TMPDIR", temp("scratch").c_str(), 1);
+    write_samples("calibration", 8);
+    write_samples("evaluation", 3);
+    std::ofstream(temp("evaluation.jsonl"), std::ios::app)
+        << "{\"prompt\": \"What is a train?\", \"answer\": \"A train\"}\n{\"text\": \"The image shows a "
+           "train.\"}\n";
+  }
+  void TearDown() override {
+    unsetenv("TMPDIR");
+    EXPECT_TRUE(fs::is_empty(temp("scratch")));
+  }
+
+  /// The first pictures that nibble ships, with what is first asked about them.
+  void write_samples(const std::string& set, int n) {
+    const fs::path folder = fs::path(NIBBLE_ROOT) / "pictures" / set;
+    std::ifstream all(folder / "samples.jsonl");
+    std::ofstream few(temp(set + ".jsonl"));
+    std::string line;
+    for (int i = 0; i < 2 * n && std::getline(all, line); ++i) {
+      io::Json sample = io::parse_json(line, set);
+      sample["image"] = (folder / sample["image"].get<std::string>()).string();
+      if (i % 2 == 0) few << sample.dump() << "\n";
+    }
+  }
+
+  const std::string kMaking = "compare " + kModel + " --compute f32 --budget 28% ";
+  const std::string kData = "--data " + temp("evaluation.jsonl");
+};
+
+TEST_F(Policies, AreWhatQuantizingByHandGives) {
+  const Outcome o =
+      nibble(kMaking + kData + " --json --policies none,all,projections,dynamic --seeds 1 --calibration " +
+             temp("calibration.jsonl"));
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, AllOf(HasSubstr(temp("scratch")), HasSubstr(" MiB")));
+  const io::Json rows = io::parse_json(o.out, "compare");
+  ASSERT_EQ(rows.size(), 4u);
+  const io::Json& dynamic = rows[3];
+
+  ASSERT_EQ(nibble("quantize " + kModel + " --compute f32 --budget 28% --data " + temp("calibration.jsonl") +
+                   " -o " + temp("dynamic"))
+                .code,
+            0);
+  const Outcome by_hand =
+      nibble("compare --json --compute f32 " + kModel + " " + temp("dynamic") + " " + kData);
+  ASSERT_EQ(by_hand.code, 0) << by_hand.err;
+  const io::Json hand = io::parse_json(by_hand.out, "compare");
+  EXPECT_EQ(dynamic["plan"], io::read_json(fs::path(temp("dynamic")) / "nibble.json")["plan"]);
+  for (const char* key : {"description", "unchanged", "bytes"}) EXPECT_EQ(dynamic[key], hand[1][key]) << key;
+  io::Json same = dynamic["evaluation"];
+  EXPECT_EQ(same["model"], kModel + ", policy dynamic");
+  same["model"] = temp("dynamic");
+  EXPECT_EQ(same, hand[1]["evaluation"]);
+  EXPECT_EQ(rows[0]["evaluation"], hand[0]["evaluation"]);
+
+  EXPECT_EQ(rows[0]["policy"], "none");
+  EXPECT_EQ(dynamic["rounding"], "feedback");
+  EXPECT_EQ(rows[1]["rounding"], "plain");
+  EXPECT_EQ(dynamic["over_budget"], false);
+  EXPECT_EQ(rows[2]["over_budget"], true) << "the projections of this model take 30 %";
+  EXPECT_FALSE(rows[1].contains("spread")) << "all-4-bit depends on no calibration";
+  for (const auto& [kind, totals] :
+       {std::pair{"pictures", "picture_answers"}, {"prompts", "prompt_answers"}, {"texts", "texts"}}) {
+    const double kl = dynamic["evaluation"][totals]["kl"]["mean"].get<double>();
+    EXPECT_LE(dynamic["spread"][kind]["low"].get<double>(), kl) << kind;
+    EXPECT_GE(dynamic["spread"][kind]["high"].get<double>(), kl) << kind;
+    EXPECT_LT(dynamic["spread"][kind]["low"].get<double>(), dynamic["spread"][kind]["high"].get<double>())
+        << kind;
+  }
+}
+
+TEST_F(Policies, ShowATable) {
+  const Outcome o = nibble(kMaking + kData + " --no-generate --policies int8,projections");
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out,
+              AllOf(HasSubstr("16 bit"), HasSubstr("8 bit (over the budget)"), HasSubstr("KL, pictures"),
+                    HasSubstr("KL, prompts"), HasSubstr("KL, texts"), HasSubstr("Rounding")));
+}
+
+TEST_F(Policies, ErrorsLeaveNothingBehind) {
+  expect_error(kMaking + kData + " --policies best", "best", "dynamic");
+  expect_error("compare " + kModel + " " + kModel + " --budget 28%", "--budget", "one 16-bit model");
+  expect_error("compare " + kModel + " " + kModel + " --seeds 2", "--seeds", "2 were given");
+  expect_error(kMaking + "--data " + temp("none.jsonl"), "none.jsonl");
+  expect_error(kMaking + "--policies random:1,list:" + temp("list.txt") + " " + kData, "list.txt");
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
+  expect_error("compare --budget 28% " + temp("all") + " " + kData, "quantized already");
 }
 
 TEST_F(Cli, GenerateWritesTheAnswerAndNothingElse) {

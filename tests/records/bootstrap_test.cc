@@ -101,6 +101,26 @@ TEST(Summarize, AnswersAndTextsStandApart) {
   EXPECT_EQ(both.texts, texts.texts);
 }
 
+TEST(Summarize, AnswersToPicturesAndToPromptsStandApart) {
+  Evaluation pictures, prompts, both;
+  for (int i = 0; i < 23; ++i) {
+    pictures.samples.push_back(sample(i % 3 == 0, 1 + i % 5, 0.01 * i, 0.001 * i, 0.5));
+    pictures.samples.back().modality = Modality::vision;
+    prompts.samples.push_back(sample(i % 4 == 0, 2 + i % 4, 0.02 * i, 0.003 * i, 0.25));
+    both.samples.push_back(prompts.samples.back());
+    both.samples.push_back(pictures.samples.back());
+    both.samples.push_back(window(2 + i % 4, 9 + i % 7, 0.02 * i, 0.5, 0.25));
+  }
+  for (Evaluation* e : {&pictures, &prompts, &both}) summarize(*e);
+  EXPECT_EQ(both.picture_answers, pictures.answers);
+  EXPECT_EQ(both.prompt_answers, prompts.answers);
+  EXPECT_EQ(pictures.picture_answers, pictures.answers);
+  EXPECT_FALSE(pictures.prompt_answers.has_value());
+  EXPECT_FALSE(prompts.picture_answers.has_value());
+  EXPECT_LT(both.answers->kl.mean, prompts.answers->kl.mean);
+  EXPECT_GT(both.answers->kl.mean, pictures.answers->kl.mean);
+}
+
 TEST(Summarize, APerplexityIsFinite) {
   Evaluation e;
   e.samples = {window(1, 1, 1000, 0, 1)};

@@ -272,9 +272,30 @@ TEST(Records, BadEvaluationsAreRefused) {
       {"/samples/3/bytes", -1, "bytes"},
       {"/answers/perplexity", 1, "unknown field"},
       {"/texts", io::Json::object(), "no such samples"},
+      {"/samples/3/modality", "sound", "modality"},
+      {"/prompt_answers", io::Json::object(), "no such samples"},
   };
   expect_refused(to_json(sample_evaluation()), list,
                  [](const io::Json& j, const std::string& w) { evaluation_from_json(j, w); });
+}
+
+TEST(Records, ComparisonsComeBackAsTheyWere) {
+  EXPECT_EQ(comparison_from_json(reread(to_json(testing::sample_comparison())), "c"),
+            testing::sample_comparison());
+  const auto read = [](const io::Json& j, const std::string& w) { comparison_from_json(j, w); };
+  const std::vector<Spoiled> list = {
+      {"/1/bytes", -1, "bytes"},
+      {"/0/result", nullptr, "result"},
+      {"/1/evaluation/tensor_bytes", -1, "tensor_bytes"},
+      {"/1/policy", "", "policy"},
+      {"/1/plan/bytes", -1, "bytes"},
+      {"/1/spread/seeds", nullptr, "seeds"},
+      {"/1/spread/pictures/low", 0.75, "\"low\" is above \"high\""},
+      {"/1/spread/prompts", 1, "prompts"},
+      {"/1/colour", 1, "unknown field"},
+  };
+  expect_refused(to_json(testing::sample_comparison()), list, read);
+  EXPECT_THROW(read(io::Json::object(), "c"), Error);
 }
 
 TEST(Records, BadMultipleChoiceIsRefused) {

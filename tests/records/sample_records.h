@@ -4,6 +4,7 @@
 #include <string>
 #include <tuple>
 
+#include "records/comparison.h"
 #include "records/evaluation.h"
 #include "records/measurements.h"
 #include "records/multiple_choice.h"
@@ -112,6 +113,7 @@ inline records::Evaluation sample_evaluation() {
   for (int i = 0; i < 96; ++i) {
     records::SampleResult sample;
     sample.id = "images/" + std::to_string(i) + ".jpg";
+    sample.modality = records::Modality::vision;
     sample.prompt = "Describe the picture.\n";
     sample.expected = "two \"red\" circles \xe2\x80\xa6";
     sample.output = i % 13 == 5 ? "a blue square" : sample.expected;
@@ -130,6 +132,7 @@ inline records::Evaluation sample_evaluation() {
 inline records::Evaluation sample_text_evaluation() {
   records::Evaluation e = sample_evaluation();
   e.samples.resize(3);
+  e.samples[2].modality = records::Modality::text;
   for (int i = 0; i < 4; ++i) {
     records::SampleResult window;
     window.id = "texts.jsonl:1#" + std::to_string(i + 1);
@@ -174,6 +177,27 @@ inline records::MultipleChoice sample_multiple_choice() {
   }
   records::summarize(m);
   return m;
+}
+
+/// A finished 16-bit model, and a checkpoint made of it.
+inline std::vector<records::ComparedModel> sample_comparison() {
+  std::vector<records::ComparedModel> models(2);
+  models[0].description = "16 bit";
+  models[0].result = "two red circles";
+  models[0].bytes = 9'000'000;
+  models[1].description = "dynamic 10%: 2 of 126 linears in 16 bit";
+  models[1].result = "a blue square";
+  models[1].unchanged = "2 of 3";
+  models[1].bytes = 4'299'161;
+  models[1].evaluation = sample_text_evaluation();
+  models[1].choices = sample_multiple_choice();
+  models[1].policy = "dynamic";
+  models[1].rounding = "feedback";
+  models[1].over_budget = true;
+  models[1].plan = sample_plan();
+  models[1].spread =
+      records::Spread{3, {records::Spread::Range{0.25, 0.5}, std::nullopt, records::Spread::Range{0, 1}}};
+  return models;
 }
 
 }  // namespace nibble::testing

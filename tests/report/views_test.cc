@@ -26,7 +26,8 @@ TEST(Views, Measurements) {
   expect_snapshot("report/goldens/measurements.txt", measurements_text(m, 3));
   EXPECT_THAT(measurements_text(m, 0), HasSubstr("visual.merger.mlp.0"));
   EXPECT_EQ(measurements_text(m, 0), measurements_text(m, 1000));
-  EXPECT_THAT(measurements_text({}, 5), HasSubstr("0 linears"));
+  const records::Measurements nothing;
+  EXPECT_THAT(measurements_text(nothing, 5), HasSubstr("0 linears"));
 }
 
 TEST(Views, Plan) {
@@ -103,6 +104,29 @@ TEST(Views, MultipleChoice) {
     EXPECT_THAT(multiple_choice_text(alone), Not(HasSubstr(other)));
 }
 
+TEST(Views, ARowIsOfTheModel) {
+  records::ComparedModel model;
+  model.description = "projections: 20 of 126 linears in 16 bit";
+  model.bytes = 77;
+  model.evaluation = testing::sample_text_evaluation();
+  model.over_budget = true;
+  model.rounding = "feedback";
+  const ComparisonRow row = comparison_row(model);
+  EXPECT_EQ(row.description, "projections: 20 of 126 linears in 16 bit (over the budget)");
+  EXPECT_EQ(row.bytes, 77);
+  EXPECT_EQ(row.rounding, "feedback");
+  EXPECT_EQ(row.kl[0], model.evaluation->picture_answers->kl);
+  EXPECT_EQ(row.kl[1], model.evaluation->prompt_answers->kl);
+  EXPECT_EQ(row.kl[2], model.evaluation->texts->kl);
+  EXPECT_EQ(row.agreement, model.evaluation->answers->agreement.mean);
+  model.evaluation->against = "";
+  const ComparisonRow alone = comparison_row(model);
+  EXPECT_FALSE(alone.kl[0] || alone.kl[1] || alone.kl[2] || alone.agreement || alone.text_compared);
+  EXPECT_TRUE(alone.exact.has_value());
+  for (auto& sample : model.evaluation->samples) sample.generated = false;
+  EXPECT_FALSE(comparison_row(model).exact.has_value()) << "nothing was asked";
+}
+
 TEST(Views, Comparison) {
   ComparisonRow whole, all, dynamic;
   whole.description = "16 bit";
@@ -114,19 +138,21 @@ TEST(Views, Comparison) {
   all.result = "A red square.";
   all.exact = 0.5;
   all.unchanged = "50 of 96";
-  all.kl = records::Interval{0.51, 0.4, 0.625};
+  all.kl[0] = records::Interval{0.51, 0.4, 0.625};
+  all.rounding = dynamic.rounding = "plain";
   all.agreement = 0.71;
   dynamic.description = "dynamic, 10 %";
   dynamic.bytes = 12'234'567;
   dynamic.exact = 0.9375;
   dynamic.unchanged = "93 of 96";
-  dynamic.kl = records::Interval{0.0123, 0.01, 0.0151};
+  dynamic.kl = {records::Interval{0.0123, 0.01, 0.0151}, records::Interval{1.5e-05, 0, 3e-05}};
+  dynamic.spread = records::Spread{4, {records::Spread::Range{0.011, 0.02}}};
   dynamic.agreement = 0.991;
   std::array rows = {whole, all, dynamic};
   expect_snapshot("report/goldens/comparison.txt", comparison_table(rows));
   expect_snapshot("report/goldens/comparison.md", comparison(rows).to_markdown());
   const std::string alone = comparison_table(std::span(rows).first(1));
-  for (const char* other : {"KL", "Unchanged", "Text", "Perplexity", "Right"})
+  for (const char* other : {"KL", "Spread", "Rounding", "Unchanged", "Text", "Perplexity", "Right"})
     EXPECT_THAT(alone, Not(HasSubstr(other)));
   EXPECT_EQ(comparison_table({}), "Description  Size\n-----------  ----\n");
 
@@ -138,6 +164,7 @@ TEST(Views, Comparison) {
     other.bytes = row.bytes;
     other.texts = testing::sample_text_evaluation().texts;
     other.text_compared = !reference;
+    if (!reference) other.kl[2] = other.texts->kl;
     other.choices = records::wilson(reference ? 462 : 439, 600);
     row = other;
   }

@@ -1,0 +1,87 @@
+#include "app/planning.h"
+
+#include <algorithm>
+
+#include "app/commands.h"
+#include "base/error.h"
+#include "measure/measure.h"
+#include "write/checkpoint.h"
+
+namespace nibble::app {
+
+bool needs_codes(const records::Plan& plan) {
+  return std::any_of(plan.decisions.begin(), plan.decisions.end(),
+                     [](const auto& d) { return !d.keep && d.rounding != "plain"; });
+}
+
+void Planner::measure(std::span<const std::string> policies) {
+  const bool dynamic = std::find(policies.begin(), policies.end(), "dynamic") != policies.end();
+  CalibrationOptions options = options_.calibration;
+  if (options.rounding.empty()) options.rounding = dynamic ? "feedback" : "plain";
+  if (!dynamic) options.effort = "none";
+  if (!options_.budget.empty()) options.budget = options_.budget;
+  options.hold_out = dynamic && !options_.no_verify && options.effort != "none";
+  const bool measured = std::any_of(policies.begin(), policies.end(), [](const std::string& policy) {
+    return plan::find_policy(policy).needs_measurements;
+  });
+  if (measured || options.rounding != "plain") {
+    calibration_ = std::make_unique<Calibration>(options_.model, options, common_);
+    measurements_ = calibration_->measure();
+    digest_ = record_digest(records::to_json(measurements_));
+    return;
+  }
+  measurements_.inventory = source_.inventory(options_.model);
+  measurements_.fuse = options.fuse;
+  measure::exact_sizes(source_, measurements_.inventory, options.allow_nonfinite);
+}
+
+void Planner::take_measurements(const std::string& file) {
+  measurements_ = read_measurements(file, digest_);
+  check_measurements(measurements_, source_.inventory(options_.model));
+}
+
+records::Plan Planner::plan(const std::string& policy, const std::string& rounding,
+                            const std::string& budget) {
+  const plan::Preferences preferences{.rounding = rounding, .weights = parse_weights(options_.weights)};
+  records::Plan out = plan_for(measurements_, digest_, policy, budget, preferences);
+  if (!calibration_) return out;
+  if (policy == "dynamic" && !options_.no_verify)
+    out = verify_and_repair(*calibration_, measurements_, std::move(out));
+  out.held_out = !out.measurements_digest.empty() && !calibration_->held_out().items.empty() &&
+                 options_.calibration.verify.empty();
+  return out;
+}
+
+void Planner::prepare_codes(const records::Plan& plan) {
+  if (!needs_codes(plan)) return;
+  if (!calibration_) {
+    CalibrationOptions options = options_.calibration;
+    if (options.data.empty()) options.data = plan.data;
+    options.window = plan.window;
+    options.rounding = plan.rounding.kind;
+    options.damping = fmt::format("{},{}", plan.rounding.damping[0], plan.rounding.damping[1]);
+    options.guard = plan.rounding.guard > 0;
+    options.mix = plan.rounding.mix;
+    options.fuse = plan.fuse;
+    options.hold_out = plan.held_out;
+    Common same = common_;
+    same.compute = plan.compute;
+    calibration_ = std::make_unique<Calibration>(options_.model, options, same);
+  }
+  calibration_->round(plan);
+}
+
+void Planner::write(records::Plan& plan, const std::filesystem::path& out, int64_t max_shard_bytes,
+                    bool force) {
+  prepare_codes(plan);
+  const write::Options options{
+      .max_shard_bytes = max_shard_bytes,
+      .force = force,
+      .allow_nonfinite = options_.calibration.allow_nonfinite,
+      .rounded = [&](const std::string& linear) { return calibration_->rounded(linear); },
+      .command = command_text(),
+      .version = NIBBLE_VERSION};
+  plan.bytes = write::write_checkpoint(source_, plan, out, options);
+}
+
+}  // namespace nibble::app

@@ -1,0 +1,59 @@
+// From a 16-bit model to the plans of policies and the codes that they need: what quantize and compare share.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "app/calibrate.h"
+
+namespace nibble::app {
+
+/// How plans are made from a model. calibration.rounding "" stands for each policy's own: feedback for
+/// dynamic, plain for the others.
+struct PlanningOptions {
+  std::string model, budget, weights;
+  CalibrationOptions calibration;
+  bool no_verify = false;
+};
+
+/// True for a plan whose codes need statistics.
+bool needs_codes(const records::Plan& plan);
+
+/// Plans of one model, all from the same measurements.
+class Planner {
+ public:
+  /// All of these must outlive it.
+  Planner(const PlanningOptions& options, const model::Binding& source, const Common& common)
+      : options_(options), source_(source), common_(common) {}
+
+  /// Measures the model, as far as one of the policies needs it. Throws Error.
+  void measure(std::span<const std::string> policies);
+  /// Takes measurements that were made earlier instead. Throws Error unless they are of this model.
+  void take_measurements(const std::string& file);
+
+  /// The plan of a policy from the measurements; dynamic is verified and repaired where inputs were held out.
+  /// `rounding` ("" for the policy's own) and `budget` ("" for the default where one is needed) as users give
+  /// them. Throws Error.
+  records::Plan plan(const std::string& policy, const std::string& rounding, const std::string& budget);
+
+  /// Writes any plan of this model to a new folder and fills its bytes; codes that are not at hand are
+  /// rounded on the inputs that the plan names, or on those of the options. max_shard_bytes and force are
+  /// those of write::Options. Throws Error.
+  void write(records::Plan& plan, const std::filesystem::path& out, int64_t max_shard_bytes = 5'000'000'000,
+             bool force = false);
+
+  const records::Measurements& measurements() const { return measurements_; }
+
+ private:
+  void prepare_codes(const records::Plan& plan);
+
+  const PlanningOptions& options_;
+  const model::Binding& source_;
+  const Common& common_;
+  std::unique_ptr<Calibration> calibration_;  // null where nothing had to be run
+  records::Measurements measurements_;
+  std::string digest_;
+};
+
+}  // namespace nibble::app

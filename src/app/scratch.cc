@@ -1,0 +1,89 @@
+#include "app/scratch.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace nibble::app {
+namespace fs = std::filesystem;
+namespace {
+
+/// Where the handler writes to; a handler may do little else.
+std::atomic<int> tell_end{-1};
+
+extern "C" void tell_signal(int signal) {
+  const int kept = errno;
+  const auto byte = static_cast<unsigned char>(signal);
+  (void)!write(tell_end.load(), &byte, 1);
+  errno = kept;
+}
+
+}  // namespace
+
+ScratchFolder::ScratchFolder(const fs::path& parent) {
+  std::string name = ((parent.empty() ? fs::temp_directory_path() : parent) / "nibble-XXXXXX").string();
+  if (::mkdtemp(name.data()) == nullptr)
+    fail("{}: cannot make a scratch folder: {}; set TMPDIR to a folder with space", name,
+         io::system_message(errno));
+  path_ = name;
+  try {
+    std::array<int, 2> ends{};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) fail("cannot make a pipe: {}", io::system_message(errno));
+    told_ = io::Descriptor(ends[0]);
+    NIBBLE_CHECK(tell_end.exchange(ends[1]) == -1, "two scratch folders at a time");
+    watcher_ = std::thread([this] { watch(); });
+  } catch (...) {
+    if (const int end = tell_end.exchange(-1); end != -1) close(end);
+    remove();
+    throw;
+  }
+  struct sigaction ours {};
+  ours.sa_handler = tell_signal;
+  ours.sa_flags = SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+    struct sigaction before {};
+    sigaction(signal, nullptr, &before);
+    if (before.sa_handler == SIG_IGN) continue;
+    before_.emplace_back(signal, before);
+    sigaction(signal, &ours, nullptr);
+  }
+}
+
+ScratchFolder::~ScratchFolder() {
+  for (const auto& [signal, before] : before_) sigaction(signal, &before, nullptr);
+  // The watcher ends when the pipe does, and before that it serves signals that came.
+  close(tell_end.exchange(-1));
+  watcher_.join();
+  remove();
+}
+
+void ScratchFolder::watch() {
+  unsigned char signal = 0;
+  ssize_t got = 0;
+  do got = read(told_.get(), &signal, 1);
+  while (got < 0 && errno == EINTR);
+  if (got != 1) return;
+  // Under another name nothing new comes into it while it is removed.
+  fs::path gone = path_;
+  gone += ".gone";
+  std::error_code ignored;
+  fs::rename(path_, gone, ignored);
+  // What was being made at that moment may come after the first look.
+  for (int i = 0; i < 100 && fs::exists(gone, ignored); ++i) fs::remove_all(gone, ignored);
+  std::signal(signal, SIG_DFL);
+  kill(getpid(), signal);
+  while (true) pause();
+}
+
+void ScratchFolder::remove() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+}  // namespace nibble::app
