@@ -86,7 +86,7 @@ void quantize(const Options& o, const Common& common) {
   const model::Binding source(io::resolve_model(o.model));
   if (source.quantized())
     fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", o.model);
-  write::check_job(source, o.out, o.force);
+  io::OutputFolder folder = write::open_output(source, o.out, o.force);
   Planned planned;
   if (!o.plan.empty()) {
     planned.plan = records::read_plan(o.plan);
@@ -100,9 +100,10 @@ void quantize(const Options& o, const Common& common) {
       .allow_nonfinite = o.calibration.allow_nonfinite,
       .rounded = [&](const std::string& linear) { return planned.calibration->rounded(linear); },
       .command = command_text(),
-      .version = NIBBLE_VERSION};
+      .version = NIBBLE_VERSION,
+      .tell = tell};
   records::Plan& plan = planned.plan;
-  plan.bytes = write::write_checkpoint(source, plan, o.out, options);
+  plan.bytes = write::write_checkpoint(source, plan, folder, options);
   if (common.json)
     print_json(records::to_json(plan));
   else
