@@ -71,7 +71,7 @@ void overwrite(const fs::path& file, std::streamoff at, const std::string& bytes
 
 TEST_F(Cli, HelpShowsAnExampleForEachCommand) {
   for (const char* command :
-       {"inspect", "measure", "plan", "quantize", "eval", "compare", "generate", "trace"}) {
+       {"inspect", "measure", "plan", "quantize", "verify", "eval", "compare", "generate", "trace"}) {
     const Outcome o = nibble(std::string(command) + " --help");
     EXPECT_EQ(o.code, 0);
     EXPECT_THAT(o.out, HasSubstr(std::string("Example:\n  nibble ") + command));
