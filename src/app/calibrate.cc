@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <iterator>
 #include <random>
 #include <set>
@@ -186,9 +187,14 @@ std::array<double, 2> Calibration::noise() {
 }
 
 void Calibration::solo_runs(records::Measurements& out) {
+  const std::array<double, 2> noise_kl = noise();
+  if (!std::isfinite(noise_kl[0] + noise_kl[1])) {
+    tell("no solo runs: the 16-bit model's own logits are not finite on these inputs");
+    return;
+  }
   out.effort = options_.effort;
   out.inputs = calibration_.inputs;
-  out.noise = noise();
+  out.noise = noise_kl;
   const bool full = options_.effort == "full";
   // Each run goes through what comes behind its group: half of the model in the mean.
   const size_t most = full ? groups_.size() : std::max<size_t>(1, groups_.size() / 3);

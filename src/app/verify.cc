@@ -17,6 +17,8 @@ using Kl = std::array<double, 2>;
 
 /// Rounds of repair; the last one that helped counts.
 constexpr int kRepairs = 4;
+/// Aims at a KL before the best so far is taken.
+constexpr int kAims = 12;
 
 Kl means(const std::array<records::Interval, 2>& kl) {
   return {kl[0].mean, kl[1].mean};
@@ -46,8 +48,14 @@ class Verifier {
     reference_ = limit;
     double aim = 1;  // share of the limit that is aimed at
     double failed = std::numeric_limits<double>::infinity();
-    for (int round = 0; round < 6; ++round) {
+    bool kept = false;   // the limit, by the last run
+    for (int round = 0; round < kAims && aim > 1e-9; ++round) {
       const auto chosen = plan::choose_for_kl(costs_, {limit[0] * aim, limit[1] * aim});
+      if (chosen == last_) {
+        if (kept) break;
+        aim *= 0.3;
+        continue;
+      }
       records::Plan next = plan::plan_of_choice(measurements_, costs_, chosen, plan_);
       const auto kl = run(round == 0 ? "dynamic" : fmt::format("aimed {}", round), next, chosen);
       const Kl real = upper_end ? Kl{kl[0].high, kl[1].high} : means(kl);
@@ -60,7 +68,7 @@ class Verifier {
       if (ratio > 1) failed = std::min(failed, aim);
       const double wanted = aim / std::max(ratio, 1e-3) * 0.98;
       aim = std::min(wanted, std::isfinite(failed) ? (ratio <= 1 ? std::sqrt(aim * failed) : failed * 0.95) : wanted);
-      if (chosen == last_) break;
+      kept = ratio <= 1;
       last_ = chosen;
     }
     if (best_.empty()) keep_everything();

@@ -135,7 +135,7 @@ std::vector<double> ranks(const std::vector<double>& values) {
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a] < values[b]; });
   std::vector<double> out(values.size());
   for (size_t i = 0; i < order.size();) {
-    size_t j = i;
+    size_t j = i + 1;
     while (j < order.size() && values[order[j]] == values[order[i]]) ++j;
     for (size_t k = i; k < j; ++k) out[order[k]] = static_cast<double>(i + j + 1) / 2;
     i = j;
