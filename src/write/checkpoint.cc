@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "records/made.h"
 #include "write/layouts/bitsandbytes.h"
 #include "write/skip_list.h"
 
@@ -88,13 +89,6 @@ void copy_side_file(const fs::path& from, const fs::path& to) {
   if (error) fail("{}: cannot be copied to {}: {}", from.string(), to.string(), error.message());
 }
 
-io::Json nibble_json(const records::Plan& plan, const Options& options, int64_t tensor_bytes) {
-  return {{"nibble", options.version},
-          {"command", options.command},
-          {"tensor_bytes", tensor_bytes},
-          {"plan", records::to_json(plan)}};
-}
-
 }  // namespace
 
 io::Json quantized_config(const model::Binding& source, const std::vector<const model::Linear*>& kept,
@@ -168,7 +162,9 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
   io::write_file(folder.path() / "config.json", io::dump_json(quantized_config(source, kept, plan.format)) + "\n");
   final_plan.bytes = total;
   io::write_file(folder.path() / "nibble.json",
-                 io::dump_json(nibble_json(final_plan, options, total)) + "\n");
+                 io::dump_json(records::to_json(records::Made{
+                     .version = options.version, .command = options.command, .tensor_bytes = total, .plan = final_plan})) +
+                     "\n");
   folder.commit();
   return total;
 }
