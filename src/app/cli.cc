@@ -254,8 +254,8 @@ int run(int argc, char** argv) {
       "nibble COMMAND --help explains a command.");
   Common common;
   try {
-    for (auto* add :
-         {add_inspect, add_measure, add_plan, add_quantize, add_eval, add_compare, add_generate, add_trace})
+    for (auto* add : {add_inspect, add_measure, add_plan, add_quantize, add_eval, add_compare, add_report, add_card,
+                      add_generate, add_trace})
       add(app, common);
     app.parse(argc, argv);
     return 0;
