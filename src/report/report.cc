@@ -110,7 +110,10 @@ void add_fact(std::string& out, std::string_view name, const std::string& value)
 
 std::string rounding_text(const records::Rounding& rounding) {
   if (rounding.plain()) return "plain";
-  return fmt::format("{} (damping {:g}, mix {:g})", rounding.kind, rounding.damping, rounding.mix);
+  std::string out = fmt::format("{} (damping {:g} of vision rows, {:g} of text rows; mix {:g}", rounding.kind,
+                                rounding.damping[0], rounding.damping[1], rounding.mix);
+  if (rounding.guard > 0) out += "; guard of " + counted(rounding.guard, "window", "windows");
+  return out + ")";
 }
 
 std::string facts_html(const Records& records) {
@@ -164,11 +167,16 @@ std::string sizes_html(const records::Plan& plan) {
 Section comparison_section(const Records& records) {
   std::vector<ComparisonRow> rows;
   for (const records::ComparedModel& model : records.models) rows.push_back(comparison_row(model));
+  std::string text =
+      "KL is the divergence of the next-token distribution from the 16-bit model's, in nats, with its 95 % "
+      "interval; agreement is the share of positions with the same most probable token.";
+  const auto spread =
+      std::find_if(rows.begin(), rows.end(), [](const ComparisonRow& row) { return row.spread.has_value(); });
+  if (spread != rows.end())
+    text += fmt::format(" Spread is the lowest and the highest KL with the calibration data and {} of it.",
+                        counted(spread->spread->seeds, "resample", "resamples"));
   return {"table", "The models compared",
-          paragraph("KL is the divergence of the next-token distribution from the 16-bit model's, in nats, "
-                    "with its 95 % "
-                    "interval; agreement is the share of positions with the same most probable token.") +
-              table_html(comparison(rows), "The models compared")};
+          paragraph(text) + table_html(comparison(rows), "The models compared")};
 }
 
 Table errors_table(const records::Measurements& measurements) {

@@ -98,6 +98,21 @@ TEST(Report, HasASectionForEachRecord) {
   EXPECT_THAT(section_ids(page(one)), ElementsAre("table", "answers"));
 }
 
+TEST(Report, SaysHowCheckpointsWereMade) {
+  Records r = report_records();
+  EXPECT_THAT(page(r), HasSubstr("feedback (damping 0.03 of vision rows, 0.2 of text rows; mix 0.5; guard "
+                                 "of 24 windows)"));
+  EXPECT_THAT(page(r), Not(HasSubstr("Spread")));
+  r.plan->rounding.guard = 0;
+  EXPECT_THAT(page(r), Not(HasSubstr("guard")));
+  r = {};
+  r.models = testing::sample_comparison();
+  EXPECT_THAT(page(r), HasSubstr("with the calibration data and 3 resamples of it."));
+  for (const char* cell :
+       {"Spread, pictures", "0.250 to 0.500", "(over the budget)", "feedback", "KL, texts"})
+    EXPECT_THAT(page(r), HasSubstr(cell));
+}
+
 TEST(Report, TagsAreNestedAndChartsAreJson) {
   const std::string html = page(report_records());
   EXPECT_EQ(nesting_error(without_scripts(html)), "");

@@ -65,7 +65,7 @@ inline records::Measurements report_measurements(int64_t blocks) {
   m.rows = {40'960, 12'340};
   m.window = 2048;
   m.compute = "f32";
-  m.rounding = {"feedback", 0.03, 0.5};
+  m.rounding = {"feedback", {0.03, 0.2}, 24, 0.5};
   m.effort = "full";
   for (size_t i = 0; i < m.inventory.linears.size(); ++i) {
     const records::LinearRecord& linear = m.inventory.linears[i];
