@@ -9,6 +9,7 @@
 #include <exception>
 #include <new>
 
+#include "app/bus_error.h"
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/progress.h"
@@ -243,6 +244,7 @@ int run(int argc, char** argv) {
   // A pipe that closes or a full disk is an error that is reported, not a signal that kills.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
+  catch_bus_errors();
   called_as = quoted(argc, argv);
   CLI::App app("nibble: dynamic 4-bit quantization of Hugging Face checkpoints");
   app.name("nibble");
@@ -254,8 +256,8 @@ int run(int argc, char** argv) {
       "nibble COMMAND --help explains a command.");
   Common common;
   try {
-    for (auto* add : {add_inspect, add_measure, add_plan, add_quantize, add_eval, add_compare, add_report, add_card,
-                      add_generate, add_trace})
+    for (auto* add : {add_inspect, add_measure, add_plan, add_quantize, add_verify, add_eval, add_compare,
+                      add_report, add_card, add_generate, add_trace})
       add(app, common);
     app.parse(argc, argv);
     return 0;

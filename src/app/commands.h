@@ -16,6 +16,7 @@ void add_inspect(CLI::App& app, Common& common);
 void add_measure(CLI::App& app, Common& common);
 void add_plan(CLI::App& app, Common& common);
 void add_quantize(CLI::App& app, Common& common);
+void add_verify(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
 void add_compare(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);

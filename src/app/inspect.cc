@@ -1,6 +1,7 @@
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "model/config.h"
 #include "model/sizes.h"
 #include "plan/plan.h"
 #include "plan/published.h"
@@ -54,19 +55,12 @@ int64_t codes_bytes(const records::Inventory& inventory, const std::vector<bool>
   return out;
 }
 
-/// The dtype that a config.json names, bf16 where it names none that models are stored in.
-DType config_dtype(const io::Fields& config) {
-  const std::string name = config.string("torch_dtype", config.string("dtype", "bfloat16"));
-  if (name == "float16") return DType::f16;
-  return name == "float32" ? DType::f32 : DType::bf16;
-}
-
 /// Sizes from a config.json alone.
 void inspect_config(const std::string& path, const Common& common) {
   const io::Json json = io::read_json(path);
   const io::Fields config(json, path);
   const model::Spec spec = model::find_family(config).describe(config);
-  const records::Inventory inventory = model::inventory_of(spec, config_dtype(config), path);
+  const records::Inventory inventory = model::inventory_of(spec, model::config_dtype(config), path);
   const int64_t ten_percent = plan::parse_budget("10%", inventory);
   std::vector<std::pair<std::string, int64_t>> published;
   for (const auto& list :

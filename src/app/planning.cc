@@ -71,17 +71,21 @@ void Planner::prepare_codes(const records::Plan& plan) {
   calibration_->round(plan);
 }
 
-void Planner::write(records::Plan& plan, const std::filesystem::path& out, int64_t max_shard_bytes,
-                    bool force) {
+void Planner::write(records::Plan& plan, io::OutputFolder& folder, int64_t max_shard_bytes) {
   prepare_codes(plan);
   const write::Options options{
       .max_shard_bytes = max_shard_bytes,
-      .force = force,
       .allow_nonfinite = options_.calibration.allow_nonfinite,
       .rounded = [&](const std::string& linear) { return calibration_->rounded(linear); },
       .command = command_text(),
-      .version = NIBBLE_VERSION};
-  plan.bytes = write::write_checkpoint(source_, plan, out, options);
+      .version = NIBBLE_VERSION,
+      .tell = tell};
+  plan.bytes = write::write_checkpoint(source_, plan, folder, options);
+}
+
+void Planner::write(records::Plan& plan, const std::filesystem::path& out) {
+  io::OutputFolder folder = write::open_output(source_, out, false);
+  write(plan, folder, write::Options().max_shard_bytes);
 }
 
 }  // namespace nibble::app

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "app/calibrate.h"
+#include "write/checkpoint.h"
 
 namespace nibble::app {
 
@@ -37,11 +38,12 @@ class Planner {
   /// them. Throws Error.
   records::Plan plan(const std::string& policy, const std::string& rounding, const std::string& budget);
 
-  /// Writes any plan of this model to a new folder and fills its bytes; codes that are not at hand are
-  /// rounded on the inputs that the plan names, or on those of the options. max_shard_bytes and force are
-  /// those of write::Options. Throws Error.
-  void write(records::Plan& plan, const std::filesystem::path& out, int64_t max_shard_bytes = 5'000'000'000,
-             bool force = false);
+  /// Writes any plan of this model to a folder (write::open_output) and fills its bytes; codes that are not at
+  /// hand are rounded on the inputs that the plan names, or on those of the options. max_shard_bytes is that of
+  /// write::Options. Throws Error.
+  void write(records::Plan& plan, io::OutputFolder& folder, int64_t max_shard_bytes);
+  /// The same to a new folder.
+  void write(records::Plan& plan, const std::filesystem::path& out);
 
   const records::Measurements& measurements() const { return measurements_; }
 

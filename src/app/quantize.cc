@@ -15,7 +15,7 @@ struct Options {
 
 void quantize(const Options& o, const Common& common) {
   const model::Binding source = open_16bit(o.planning.model);
-  write::check_job(source, o.out, o.force);
+  io::OutputFolder folder = write::open_output(source, o.out, o.force);
   Planner planner(o.planning, source, common);
   records::Plan plan;
   if (!o.plan.empty()) {
@@ -27,7 +27,7 @@ void quantize(const Options& o, const Common& common) {
       planner.take_measurements(o.measurements);
     plan = planner.plan(o.policy, o.planning.calibration.rounding, o.planning.budget);
   }
-  planner.write(plan, o.out, o.max_shard_bytes, o.force);
+  planner.write(plan, folder, o.max_shard_bytes);
   if (common.json)
     print_json(records::to_json(plan));
   else

@@ -1,12 +1,12 @@
 #include "base/text.h"
 
-#include <openssl/evp.h>
-
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <span>
 
 #include "base/error.h"
+#include "base/sha256.h"
 
 namespace nibble {
 
@@ -57,13 +57,9 @@ std::string printable(std::string_view text, size_t limit) {
 }
 
 std::string sha256(std::string_view bytes) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
-  unsigned length = 0;
-  const int ok = EVP_Digest(bytes.data(), bytes.size(), digest.data(), &length, EVP_sha256(), nullptr);
-  NIBBLE_CHECK(ok == 1, "EVP_Digest");
-  std::string hex;
-  for (unsigned i = 0; i < length; ++i) hex += fmt::format("{:02x}", digest[i]);
-  return hex;
+  Sha256 digest;
+  digest.update(std::as_bytes(std::span(bytes)));
+  return digest.hex();
 }
 
 }  // namespace nibble

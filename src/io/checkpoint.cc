@@ -120,10 +120,19 @@ void Checkpoint::open_indexed(const std::vector<std::string>& names) {
            index_path.string(), printable(tensor), file);
 }
 
-TensorView Checkpoint::tensor(const std::string& name) const {
+const SafetensorsFile& Checkpoint::holder(const std::string& name) const {
   const auto it = where_.find(name);
   if (it == where_.end()) fail("{}: has no tensor \"{}\"", folder_.string(), printable(name));
-  return it->second->tensor(name);
+  return *it->second;
+}
+
+TensorView Checkpoint::tensor(const std::string& name) const {
+  return holder(name).tensor(name);
+}
+
+TensorBytes Checkpoint::bytes(const std::string& name) const {
+  const SafetensorsFile& file = holder(name);
+  return TensorBytes(file.path(), file.stamp(), tensors_.at(name));
 }
 
 void Checkpoint::drop(const TensorView& view) const {
@@ -132,9 +141,13 @@ void Checkpoint::drop(const TensorView& view) const {
 }
 
 const fs::path& Checkpoint::file_of(const std::string& name) const {
-  const auto it = where_.find(name);
-  if (it == where_.end()) fail("{}: has no tensor \"{}\"", folder_.string(), printable(name));
-  return it->second->path();
+  return holder(name).path();
+}
+
+std::vector<FileStamp> Checkpoint::stamps() const {
+  std::vector<FileStamp> stamps;
+  for (const auto& file : files_) stamps.push_back(file->stamp());
+  return stamps;
 }
 
 std::vector<fs::path> Checkpoint::files() const {

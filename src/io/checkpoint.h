@@ -7,12 +7,14 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "io/file.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/tensor_bytes.h"
 
 namespace nibble::io {
 
@@ -49,10 +51,13 @@ class Checkpoint {
   /// Gives back the memory of a tensor's bytes, or of some rows of one: the next read of the view brings them
   /// in from the file again. Views of other memory are left alone.
   void drop(const TensorView& view) const;
+  /// A tensor's bytes for reading piece by piece. Throws Error like tensor(), and when the file was changed.
+  TensorBytes bytes(const std::string& name) const;
   /// The file that holds a tensor, for errors.
   const std::filesystem::path& file_of(const std::string& name) const;
-  /// The safetensors files, in order of their names.
+  /// The safetensors files, in order of their names, and what they were when they were opened.
   std::vector<std::filesystem::path> files() const;
+  std::vector<FileStamp> stamps() const;
   /// The other regular files of the folder (not *.safetensors, not an index, not config.json, not other
   /// weight formats such as *.bin, *.pt, *.gguf, not hidden ones), by name: what a written checkpoint takes
   /// over.
@@ -62,6 +67,7 @@ class Checkpoint {
 
  private:
   void open_one(const std::string& name);
+  const SafetensorsFile& holder(const std::string& name) const;
   void open_indexed(const std::vector<std::string>& names);
 
   std::filesystem::path folder_;
@@ -72,37 +78,59 @@ class Checkpoint {
 };
 
 /// A folder that becomes visible under its final name only when it is complete: files are written into
-/// `target` + ".partial", and commit() renames it. Destroyed without commit, it removes what it wrote.
-/// The partial folder holds a file ".nibble-lock", locked (flock) as long as the run lives. What an
-/// interrupted run left is recognised by that file without a lock, emptied and used again; a partial folder
-/// without the file is not nibble's and refused unless it is empty. A second run on the same target is
-/// refused.
+/// `target` + ".partial", and commit() renames it. Destroyed without commit, it removes what it wrote, unless
+/// a state was saved. The partial folder holds a file ".nibble-lock", locked (flock) as long as the run
+/// lives. What an interrupted run left is recognised by that file without a lock; it is emptied and used
+/// again, or taken over as it is where that is asked for and there is a state. A partial folder without the
+/// file is not nibble's and refused unless it is empty. A second run on the same target is refused.
 class OutputFolder {
  public:
+  /// What becomes of an interrupted run's files when there is a state that says what they are.
+  enum class Leftovers { remove, keep };
+
   /// Throws Error when the target exists and `force` is false, or the parent cannot be written. With `force`,
   /// an existing target must look like a checkpoint that nibble or transformers wrote (holds config.json and
   /// no
   /// ".git") or be empty, must be neither a link nor the current folder or one above it, and is replaced only
   /// by commit(). Whether the target is the folder that is being read is the caller's to check.
-  OutputFolder(std::filesystem::path target, bool force);
+  OutputFolder(std::filesystem::path target, bool force, Leftovers leftovers = Leftovers::remove);
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
 
   /// Where to write: path() / "config.json".
   const std::filesystem::path& path() const { return partial_; }
+  /// The state that was saved last, by this run or by the interrupted one whose files are kept.
+  std::optional<std::string> state() const;
+  /// Saves how far the work is. From then on what was written stays when the object goes without commit.
+  void save_state(std::string_view text);
+  /// Removes everything that is in the folder, the state too.
+  void clear();
+  /// Removes everything but the state and the named entries.
+  void keep_only(const std::set<std::string>& names);
   /// Syncs every file and renames to the final name; with `force` it changes places with the old folder in
-  /// one step where the file system can, and the old one is removed afterwards. Throws Error, the target
-  /// untouched, when that fails, or when the target came into being meanwhile.
+  /// one step where the file system can, and the old one is removed afterwards. The state is gone. Throws
+  /// Error, the target untouched, when that fails, or when the target came into being meanwhile.
   void commit();
 
  private:
   Descriptor replace();
 
   std::filesystem::path target_, partial_;
-  bool force_, committed_ = false;
+  bool force_, committed_ = false, stays_ = false;
   Descriptor lock_;  // of the lock file in the partial folder
 };
+
+/// The name of shard i of `count`: model.safetensors, or model-00001-of-0000N.safetensors.
+std::string shard_name(size_t i, size_t count);
+
+/// Writes model.safetensors.index.json: {"metadata": {"total_size": N}, "weight_map": tensor -> file}.
+void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& weight_map,
+                 int64_t total);
+
+/// Throws Error when the file system says that it has too little room for so many bytes; one that says
+/// nothing is let pass.
+void check_room(const std::filesystem::path& folder, int64_t bytes);
 
 /// Splits planned tensors into shards of at most `max_bytes` of tensor data, in their given order. Each group
 /// (tensors that share PlannedTensor::name's owner) must stay together, so the input is a list of groups; one

@@ -89,6 +89,13 @@ Descriptor open_regular(const std::filesystem::path& path, int64_t* size) {
   return file;
 }
 
+FileStamp stamp_of(const Descriptor& file, const std::filesystem::path& path) {
+  struct stat status {};
+  if (fstat(file.get(), &status) != 0) fail("{}: {}", path.string(), system_message(errno));
+  return {status.st_size,
+          static_cast<int64_t>(status.st_mtim.tv_sec) * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
 void refuse_lfs_pointer(std::string_view start, const std::filesystem::path& path) {
   if (start.starts_with("version https://git-lfs"))
     fail("{}: is a Git LFS pointer, not the file itself; run `git lfs pull` in {}", path.string(),
@@ -171,14 +178,39 @@ void AtomicFile::put(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(file_.get(), bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail("{}: cannot write it: {}", path_.string(), system_message(n < 0 ? errno : ENOSPC));
+    if (n <= 0) refused(n);
     bytes = bytes.subspan(static_cast<size_t>(n));
   }
+}
+
+void AtomicFile::refused(ssize_t written) const {
+  fail("{}: cannot write it: {}", path_.string(), system_message(written < 0 ? errno : ENOSPC));
+}
+
+void AtomicFile::skip(int64_t n) {
+  flush();
+  if (lseek(file_.get(), n, SEEK_CUR) < 0) refused(-1);
+  skipped_ = true;
+}
+
+void AtomicFile::write_at(int64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(file_.get(), bytes.data(), bytes.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) refused(n);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += n;
+  }
+}
+
+void AtomicFile::begin_sync() {
+  sync_file_range(file_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 void AtomicFile::commit() {
   NIBBLE_CHECK(file_.open(), "second commit of {}", path_.string());
   flush();
+  if (skipped_ && ftruncate(file_.get(), lseek(file_.get(), 0, SEEK_CUR)) != 0) refused(-1);
   if (fsync(file_.get()) != 0) fail("{}: cannot sync it: {}", path_.string(), system_message(errno));
   if (::rename(partial_.c_str(), path_.c_str()) != 0)
     fail("{}: cannot rename {} to it: {}", path_.string(), partial_.filename().string(),

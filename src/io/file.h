@@ -32,6 +32,17 @@ class Descriptor {
 /// The system's words for an errno: "No space left on device".
 std::string system_message(int error);
 
+/// What tells that a file is still the same.
+struct FileStamp {
+  int64_t size = 0;
+  int64_t changed = 0;  // nanoseconds since 1970
+
+  friend bool operator==(const FileStamp&, const FileStamp&) = default;
+};
+
+/// The stamp of an open file. Throws Error naming `path`.
+FileStamp stamp_of(const Descriptor& file, const std::filesystem::path& path);
+
 /// Opens a regular file for reading and tells its size; folders, pipes and devices are refused without
 /// blocking. Throws Error.
 Descriptor open_regular(const std::filesystem::path& path, int64_t* size);
@@ -74,16 +85,25 @@ class AtomicFile {
   /// Appends bytes. Throws Error when the system does not take them all.
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  /// Appends n zeros that take no room on the disk where the file system knows holes.
+  void skip(int64_t n);
+  /// Puts bytes at a place of the file, past what write() has appended. Thread-safe. Throws Error.
+  void write_at(int64_t offset, std::span<const std::byte> bytes);
+  /// Asks the system to put on the disk what it has been given, without waiting, so that commit() has less
+  /// to wait for.
+  void begin_sync();
   /// Writes what is buffered, syncs, renames to the final name and syncs the folder.
   void commit();
 
  private:
   void flush();
   void put(std::span<const std::byte> bytes);
+  [[noreturn]] void refused(ssize_t written) const;
 
   std::filesystem::path path_, partial_;
   Descriptor file_;
   std::vector<std::byte> buffer_;
+  bool skipped_ = false;
 };
 
 }  // namespace nibble::io

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "io/checkpoint.h"
 #include "io/file.h"
+#include "io/json.h"
 #include "io/weight_files.h"
 
 namespace nibble::io {
@@ -17,6 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kLockFile = ".nibble-lock";
+constexpr const char* kStateFile = ".nibble-state";
 
 /// What stands at a path, links not followed.
 fs::file_type type_at(const fs::path& path) {
@@ -86,12 +88,13 @@ Descriptor lock_folder(const fs::path& folder, const fs::path& target) {
   }
 }
 
-/// Removes all entries of a folder but the lock file.
-void empty_folder(const fs::path& folder) {
+/// Removes all entries of a folder but the lock file and those named.
+void empty_folder(const fs::path& folder, const std::set<std::string>& except = {}) {
   std::error_code error;
   fs::directory_iterator entries(folder, error);
   for (; !error && entries != fs::directory_iterator(); entries.increment(error))
-    if (entries->path().filename() != kLockFile) fs::remove_all(entries->path(), error);
+    if (entries->path().filename() != kLockFile && !except.contains(entries->path().filename().string()))
+      fs::remove_all(entries->path(), error);
   if (error) fail("{}: cannot empty it: {}", folder.string(), error.message());
 }
 
@@ -101,6 +104,15 @@ void remove_folder(const fs::path& folder) {
   std::error_code error;
   fs::remove_all(folder, error);
   if (error) fail("{}: cannot remove it: {}", folder.string(), error.message());
+}
+
+/// Removes what a run leaves that was killed between the last two steps of its commit.
+void clean_committed(const fs::path& target) {
+  std::error_code ignored;
+  if (fs::symlink_status(target / kLockFile, ignored).type() != fs::file_type::regular) return;
+  const Descriptor lock = lock_folder(target, target);
+  fs::remove(target / kStateFile, ignored);
+  fs::remove(target / kLockFile, ignored);
 }
 
 void sync_tree(const fs::path& folder) {
@@ -117,10 +129,12 @@ void sync_tree(const fs::path& folder) {
 
 }  // namespace
 
-OutputFolder::OutputFolder(fs::path target, bool force) : target_(normal_target(target)), force_(force) {
+OutputFolder::OutputFolder(fs::path target, bool force, Leftovers leftovers)
+    : target_(normal_target(target)), force_(force) {
   partial_ = target_;
   partial_ += ".partial";
   if (type_at(target_) != fs::file_type::not_found) {
+    clean_committed(target_);
     if (!force_) fail("{}: exists already; give another name, or --force to replace it", target_.string());
     check_replaceable(target_);
   }
@@ -135,16 +149,38 @@ OutputFolder::OutputFolder(fs::path target, bool force) : target_(normal_target(
       refuse_foreign(partial_);
   }
   lock_ = lock_folder(partial_, target_);
-  empty_folder(partial_);
+  stays_ = leftovers == Leftovers::keep && type_at(partial_ / kStateFile) == fs::file_type::regular;
+  if (!stays_) empty_folder(partial_);
 }
 
 OutputFolder::~OutputFolder() {
-  if (committed_) return;
+  if (committed_ || stays_) return;
   try {
     remove_folder(partial_);
   } catch (const std::exception&) {
     // What cannot be removed keeps the lock file, and the next run on this target clears it.
   }
+}
+
+std::optional<std::string> OutputFolder::state() const {
+  if (type_at(partial_ / kStateFile) != fs::file_type::regular) return std::nullopt;
+  return read_file(partial_ / kStateFile);
+}
+
+void OutputFolder::save_state(std::string_view text) {
+  write_file(partial_ / kStateFile, text);
+  stays_ = true;
+}
+
+void OutputFolder::clear() {
+  empty_folder(partial_);
+  stays_ = false;
+}
+
+void OutputFolder::keep_only(const std::set<std::string>& names) {
+  std::set<std::string> all = names;
+  all.insert(kStateFile);
+  empty_folder(partial_, all);
 }
 
 void OutputFolder::commit() {
@@ -161,6 +197,7 @@ void OutputFolder::commit() {
   }
   committed_ = true;
   std::error_code ignored;
+  fs::remove(target_ / kStateFile, ignored);
   fs::remove(target_ / kLockFile, ignored);
   sync_folder(target_);
   sync_folder(parent_of(target_));

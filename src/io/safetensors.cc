@@ -8,11 +8,13 @@
 #include <cstring>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "io/file.h"
+#include "io/mappings.h"
 #include "io/safetensors_header.h"
 
 namespace nibble::io {
@@ -28,8 +30,12 @@ class Mapping {
     void* data = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
     if (data == MAP_FAILED) fail("{}: cannot map it: {}", path.string(), system_message(errno));
     data_ = static_cast<std::byte*>(data);
+    range_.emplace(data_, size_, path);
   }
-  ~Mapping() { munmap(data_, size_); }
+  ~Mapping() {
+    range_.reset();
+    munmap(data_, size_);
+  }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 
@@ -53,6 +59,7 @@ class Mapping {
  private:
   std::byte* data_;
   size_t size_;
+  std::optional<MappedRange> range_;
 };
 
 Descriptor open_file(const std::filesystem::path& path, int64_t* size) {
@@ -74,7 +81,7 @@ void refuse_other_formats(std::string_view start, const std::filesystem::path& p
 
 struct SafetensorsFile::Impl {
   Impl(const std::filesystem::path& file_path, int64_t size, const Descriptor& file)
-      : path(file_path), mapping(file, size, file_path) {
+      : path(file_path), stamp(stamp_of(file, file_path)), mapping(file, size, file_path) {
     const std::string_view start = mapping.text(0, static_cast<size_t>(std::min<int64_t>(size, 64)));
     refuse_other_formats(start, path);
     if (size < kLengthBytes)
@@ -94,6 +101,7 @@ struct SafetensorsFile::Impl {
   }
 
   std::filesystem::path path;
+  FileStamp stamp;
   Mapping mapping;
   SafetensorsHeader header;
   std::mutex mutex;                       // guards `aligned`
@@ -120,6 +128,10 @@ const std::map<std::string, TensorInfo>& SafetensorsFile::tensors() const {
 
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
   return impl_->header.metadata;
+}
+
+const FileStamp& SafetensorsFile::stamp() const {
+  return impl_->stamp;
 }
 
 TensorView SafetensorsFile::tensor(const std::string& name) const {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "io/file.h"
 #include "tensor/tensor.h"
 
 namespace nibble::io {
@@ -48,6 +49,8 @@ class SafetensorsFile {
   /// the process; the next read brings them in again. True when the bytes lie in the mapping (others are left
   /// alone).
   bool drop(std::span<const std::byte> bytes) const;
+  /// Size and last change of the file when it was opened.
+  const FileStamp& stamp() const;
 
  private:
   struct Impl;
@@ -55,7 +58,8 @@ class SafetensorsFile {
 };
 
 /// A tensor that is to be written. `write` puts exactly its bytes through the sink, in pieces of any size.
-/// It is called once, when the file's turn comes, so that tensors are made one at a time.
+/// It is called once, when the file's turn comes, so that tensors are made one at a time. Without `write` the
+/// tensor is zeros, left as a hole of the file.
 struct PlannedTensor {
   std::string name;
   DType dtype;

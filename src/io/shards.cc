@@ -45,19 +45,17 @@ std::vector<Shard> split(std::vector<std::vector<PlannedTensor>> groups, int64_t
   return shards;
 }
 
-/// Throws Error when the file system says that it has too little room; one that says nothing is let pass.
-void check_room(const std::filesystem::path& folder, int64_t bytes) {
-  struct statvfs status {};
-  if (statvfs(folder.c_str(), &status) != 0 || status.f_blocks == 0 || status.f_frsize == 0) return;
-  const auto blocks = static_cast<uint64_t>(bytes) / status.f_frsize;
-  if (blocks > status.f_bavail)
-    fail("{}: the disk has {} free, and the checkpoint takes {}; make room or write elsewhere",
-         folder.string(), bytes_text(static_cast<int64_t>(status.f_bavail * status.f_frsize)),
-         bytes_text(bytes));
+/// What a tensor takes on the disk: nothing for a hole.
+int64_t disk_bytes(const Shard& shard) {
+  int64_t bytes = 0;
+  for (const auto& t : shard)
+    if (t.write) bytes = sum(bytes, TensorView{t.dtype, t.shape, nullptr}.bytes());
+  return bytes;
 }
 
 /// Lets `progress` know of every piece that the tensor's writer gives; `done` outlives the writing.
 void count_into(PlannedTensor& tensor, int64_t& done, const std::function<void(int64_t)>& progress) {
+  if (!tensor.write) return;
   tensor.write = [write = std::move(tensor.write), &done, &progress](const PlannedTensor::Sink& sink) {
     write([&](std::span<const std::byte> bytes) {
       sink(bytes);
@@ -69,18 +67,39 @@ void count_into(PlannedTensor& tensor, int64_t& done, const std::function<void(i
 
 }  // namespace
 
+void check_room(const std::filesystem::path& folder, int64_t bytes) {
+  struct statvfs status {};
+  if (statvfs(folder.c_str(), &status) != 0 || status.f_blocks == 0 || status.f_frsize == 0) return;
+  const auto blocks = static_cast<uint64_t>(bytes) / status.f_frsize;
+  if (blocks > status.f_bavail)
+    fail("{}: the disk has {} free, and the checkpoint takes {}; make room or write elsewhere",
+         folder.string(), bytes_text(static_cast<int64_t>(status.f_bavail * status.f_frsize)),
+         bytes_text(bytes));
+}
+
+std::string shard_name(size_t i, size_t count) {
+  return count == 1 ? kSingleFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
+}
+
+void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& weight_map,
+                 int64_t total) {
+  write_file(folder / kIndexFile,
+             dump_json({{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}}) + "\n");
+}
+
 int64_t write_shards(const std::filesystem::path& folder, std::vector<std::vector<PlannedTensor>> groups,
                      int64_t max_bytes, const std::function<void(int64_t)>& progress) {
   NIBBLE_CHECK(max_bytes > 0, "shards of {} bytes", max_bytes);
   auto shards = split(std::move(groups), max_bytes);
-  int64_t total = 0, done = 0;
-  for (const auto& shard : shards) total = sum(total, bytes_of(shard));
-  check_room(folder, total);
+  int64_t total = 0, done = 0, on_disk = 0;
+  for (const auto& shard : shards) {
+    total = sum(total, bytes_of(shard));
+    on_disk = sum(on_disk, disk_bytes(shard));
+  }
+  check_room(folder, on_disk);
   std::map<std::string, std::string> weight_map;
   for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = shards.size() == 1
-                                 ? std::string(kSingleFile)
-                                 : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    const std::string name = shard_name(i, shards.size());
     for (auto& tensor : shards[i]) {
       const bool is_new = weight_map.emplace(tensor.name, name).second;
       NIBBLE_CHECK(is_new, "tensor {} is planned twice", printable(tensor.name));
@@ -88,9 +107,7 @@ int64_t write_shards(const std::filesystem::path& folder, std::vector<std::vecto
     }
     write_safetensors(folder / name, std::move(shards[i]));
   }
-  if (shards.size() > 1)
-    write_file(folder / kIndexFile,
-               dump_json({{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}}) + "\n");
+  if (shards.size() > 1) write_index(folder, weight_map, total);
   return total;
 }
 

@@ -228,6 +228,7 @@ void exact_sizes(const model::Binding& binding, records::Inventory& inventory, b
     Tensor buffer;
     inventory.linears[i].bytes4 = stored_bytes(
         *linears[i], quant::encode4(binding.weight(*linears[i], buffer), quant::Format::nf4, true));
+    binding.drop(*linears[i]);
   }
 }
 

@@ -178,12 +178,15 @@ void Binding::drop(const Linear& linear) const {
 void Binding::check_finite(const std::string& stored) const {
   const TensorView view = checkpoint_.tensor(stored);
   if (!is_float(view.dtype)) return;
-  if (const auto at = quant::find_nonfinite(view))
-    fail(
-        "{}: tensor {} holds NaN or infinity at element {} (byte {}); repair the checkpoint, or say "
-        "--allow-nonfinite",
-        checkpoint_.file_of(stored).string(), stored, *at,
-        checkpoint_.tensors().at(stored).begin + *at * dtype_size(view.dtype));
+  if (const auto at = quant::find_nonfinite(view)) refuse_nonfinite(stored, *at);
+}
+
+void Binding::refuse_nonfinite(const std::string& stored, int64_t at) const {
+  const io::TensorInfo& info = checkpoint_.tensors().at(stored);
+  fail(
+      "{}: tensor {} holds NaN or infinity at element {} (byte {}); repair the checkpoint, or say "
+      "--allow-nonfinite",
+      checkpoint_.file_of(stored).string(), stored, at, info.begin + at * dtype_size(info.dtype));
 }
 
 bool Binding::quantized() const {

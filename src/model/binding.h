@@ -57,6 +57,8 @@ class Binding {
   /// Throws Error naming file, tensor, element and byte offset when a tensor of the files holds NaN or
   /// infinity.
   void check_finite(const std::string& stored) const;
+  /// Throws that Error for element `at`.
+  [[noreturn]] void refuse_nonfinite(const std::string& stored, int64_t at) const;
   /// True when any linear is stored in 4 or 8 bits.
   bool quantized() const;
   /// Bytes of all tensor data in the files.

@@ -7,6 +7,12 @@
 
 namespace nibble::model {
 
+DType config_dtype(const io::Fields& config) {
+  const std::string name = config.string("torch_dtype", config.string("dtype", "bfloat16"));
+  if (name == "float16") return DType::f16;
+  return name == "float32" ? DType::f32 : DType::bf16;
+}
+
 Activation activation_field(const io::Fields& config, std::string_view fallback, std::string_view key) {
   const std::string name = config.string(key, fallback);
   const auto found = parse_activation(name);

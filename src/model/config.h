@@ -13,6 +13,9 @@ namespace nibble::model {
 /// Largest number of blocks that a stack may have.
 inline constexpr int64_t kMaxBlocks = 4096;
 
+/// The dtype that a config.json names, bf16 where it names none that models are stored in.
+DType config_dtype(const io::Fields& config);
+
 /// The activation that `key` names.
 Activation activation_field(const io::Fields& config, std::string_view fallback,
                             std::string_view key = "hidden_act");

@@ -59,14 +59,8 @@ void encode4_into(const TensorView& weight, Format format, bool double_quant, in
   packed.absmax.resize(static_cast<size_t>(block_count(n, block)));
   packed.nested.reset();
   parallel_ranges(n, kGrain, [&](int64_t begin, int64_t end) {
-    const int64_t blocks = (end - begin) / block, tail = begin + blocks * block;
-    simd::encode_blocks(weight.data + begin * size, weight.dtype, format, block, blocks,
-                        packed.codes.data() + begin / 2, packed.absmax.data() + begin / block);
-    if (tail == end) return;
-    std::vector<float> rest;
-    for (int64_t i = tail; i < end; ++i) rest.push_back(ref::element(weight, i));
-    packed.absmax[static_cast<size_t>(tail / block)] =
-        ref::encode_block(rest, format, packed.codes.data() + tail / 2);
+    simd::encode_range(weight.data + begin * size, weight.dtype, format, block, end - begin,
+                       packed.codes.data() + begin / 2, packed.absmax.data() + begin / block);
   });
   if (!double_quant) return;
   packed.nested = encode_absmax(packed.absmax);
@@ -92,15 +86,8 @@ void decode4_into(const Packed4& packed, DType dtype, std::byte* target) {
   NIBBLE_CHECK(std::ssize(absmax) == block_count(n, block), "{} absmax values for {} elements", absmax.size(),
                n);
   parallel_ranges(n, kGrain, [&](int64_t begin, int64_t end) {
-    const int64_t blocks = (end - begin) / block, tail = begin + blocks * block;
-    simd::decode_blocks(packed.codes.data() + begin / 2, absmax.data() + begin / block, packed.code.data(),
-                        block, blocks, dtype, target + begin * size);
-    for (int64_t i = tail; i < end; ++i) {
-      const uint8_t byte = packed.codes[static_cast<size_t>(i / 2)];
-      const float value =
-          packed.code[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax[static_cast<size_t>(i / block)];
-      from_float({&value, 1}, dtype, target + i * size);
-    }
+    simd::decode_range(packed.codes.data() + begin / 2, absmax.data() + begin / block, packed.code.data(),
+                       block, end - begin, dtype, target + begin * size);
   });
 }
 

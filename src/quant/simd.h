@@ -13,6 +13,10 @@ namespace nibble::quant::simd {
 void encode_blocks(const std::byte* weight, DType dtype, Format format, int64_t block, int64_t blocks,
                    uint8_t* codes, float* absmax);
 
+/// Encodes `count` elements of which the last block may be cut short: codes ((count + 1) / 2 bytes), absmax.
+void encode_range(const std::byte* weight, DType dtype, Format format, int64_t block, int64_t count,
+                  uint8_t* codes, float* absmax);
+
 /// One block by the reference: for what the loops do not cover (elements that are not finite, a reciprocal
 /// that is infinite, blocks left over). Returns the absmax. Compiled once, for no instruction set in
 /// particular.
@@ -21,6 +25,10 @@ float encode_plain_block(const std::byte* x, DType dtype, Format format, int64_t
 /// Decodes `blocks` full blocks to elements of `dtype`; code: the 16 code values. Target: 16-byte aligned.
 void decode_blocks(const uint8_t* codes, const float* absmax, const float* code, int64_t block,
                    int64_t blocks, DType dtype, std::byte* target);
+
+/// Decodes `count` elements of which the last block may be cut short.
+void decode_range(const uint8_t* codes, const float* absmax, const float* code, int64_t block, int64_t count,
+                  DType dtype, std::byte* target);
 
 /// The largest bit pattern without its sign among n values of f32, bf16 or f16: any NaN or infinity is at
 /// least the infinity of the type.

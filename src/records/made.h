@@ -1,6 +1,7 @@
 // nibble.json of a written checkpoint: how it was made.
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "records/plan.h"
@@ -12,6 +13,8 @@ struct Made {
   std::string command;       // as a shell takes it
   int64_t tensor_bytes = 0;  // in the safetensors files
   Plan plan;
+  std::map<std::string, double> weight_errors = {};  // of each 4-bit linear
+  std::map<std::string, std::string> sha256 = {};    // of each tensor's bytes
 
   friend bool operator==(const Made&, const Made&) = default;
 };

@@ -19,19 +19,28 @@ struct Options {
   std::function<quant::Packed4(const std::string&)> rounded = {};
   std::string command = {};  // how the user called, for nibble.json
   std::string version = {};  // of nibble
+  /// Hears in a sentence what becomes of an interrupted run's files.
+  std::function<void(const std::string&)> tell = {};
 };
 
-/// Refuses before any long work: a source that is quantized already; an output folder that is the source or
-/// holds it, that exists while `force` is false or is no checkpoint, or that cannot be made. write_checkpoint
-/// checks again.
-void check_job(const model::Binding& source, const std::filesystem::path& out, bool force);
+/// The folder that a checkpoint is to be written into, for as long as the work takes: a second run on it is
+/// refused. Refuses before any long work: a source that is quantized already; a folder that is the source or
+/// holds it, that exists while `force` is false or is no checkpoint, or that cannot be made.
+io::OutputFolder open_output(const model::Binding& source, const std::filesystem::path& out, bool force);
 
 /// Writes the source with the plan applied, in the bitsandbytes layout: every linear that the plan does not
-/// keep as NF4 with double quantization, plainly rounded or from options.rounded, everything else as it is. config.json carries the
-/// quantization_config with a skip list checked against every reader's rule; side files are copied;
-/// nibble.json holds version, command and plan. The folder appears under its name only when it is complete.
-/// The same input gives the same bytes. Returns the bytes of tensor data. Throws Error: what check_job
-/// refuses, a plan for another model or above its own budget, weights that are not finite, a full disk.
+/// keep as NF4 with double quantization (plainly rounded, or from options.rounded) or LLM.int8, everything
+/// else as it is. config.json carries the quantization_config with a skip list checked against every reader's
+/// rule; side files are copied; nibble.json holds version, command, plan, the SHA-256 of every tensor and the
+/// weight error of every 4-bit linear. The folder appears under its name only when it is complete. The same
+/// input gives the same bytes, whatever the number of threads and however often the work was interrupted: it
+/// goes on after the last complete file where source, plan, options and version are the same, and begins anew
+/// where they are not. Memory holds the codes of two linears and a few buffers. Returns the bytes of tensor
+/// data. Throws Error: a plan for another model or above its own budget, weights that are not finite, a
+/// source that changes meanwhile, a full disk.
+int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan, io::OutputFolder& folder,
+                         const Options& options);
+/// The same with open_output(source, out, options.force).
 int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan,
                          const std::filesystem::path& out, const Options& options);
 

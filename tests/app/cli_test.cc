@@ -71,7 +71,8 @@ void overwrite(const fs::path& file, std::streamoff at, const std::string& bytes
 
 TEST_F(Cli, HelpShowsAnExampleForEachCommand) {
   for (const char* command :
-       {"inspect", "measure", "plan", "quantize", "eval", "compare", "report", "card", "generate", "trace"}) {
+       {"inspect", "measure", "plan", "quantize", "verify", "eval", "compare", "report", "card", "generate",
+        "trace"}) {
     const Outcome o = nibble(std::string(command) + " --help");
     EXPECT_EQ(o.code, 0);
     EXPECT_THAT(o.out, HasSubstr(std::string("Example:\n  nibble ") + command));

@@ -1,11 +1,6 @@
 #include "write/layouts/bitsandbytes.h"
 
-#include <functional>
-#include <memory>
-#include <utility>
-
-#include "base/error.h"
-#include "quant/int8.h"
+#include "quant/format.h"
 #include "quant/state.h"
 
 namespace nibble::write::bitsandbytes {
@@ -39,52 +34,34 @@ io::Json config_section8(const std::vector<std::string>& skip_modules) {
   return out;
 }
 
-namespace {
-
-/// A stored tensor to be written. The codes are most of the bytes: `codes` makes them again when they are due,
-/// so that they need not all be held.
-io::PlannedTensor planned_tensor(std::string name, const quant::StoredTensor& tensor, bool is_codes,
-                                 std::function<void(const io::PlannedTensor::Sink&)> codes) {
-  io::PlannedTensor planned{
-      .name = std::move(name), .dtype = tensor.view.dtype, .shape = tensor.view.shape, .write = {}};
-  if (is_codes) {
-    planned.write = std::move(codes);
-  } else {
-    const auto bytes = std::make_shared<const std::vector<std::byte>>(
-        tensor.view.data, tensor.view.data + tensor.view.bytes());
-    planned.write = [bytes](const io::PlannedTensor::Sink& sink) { sink(*bytes); };
-  }
-  return planned;
+std::vector<io::TensorPlan> tensors4(const std::string& stored, const Shape& shape, int64_t state_bytes) {
+  const int64_t count = TensorView{DType::bf16, shape, nullptr}.count();
+  const int64_t blocks = quant::block_count(count, quant::kBlock);
+  const std::string weight = stored + ".weight";
+  return {
+      {weight, DType::u8, {count / 2 + count % 2, 1}},
+      {weight + ".absmax", DType::u8, {blocks}},
+      {weight + ".quant_map", DType::f32, {16}},
+      {weight + ".nested_absmax", DType::f32, {quant::block_count(blocks, quant::kNestedBlock)}},
+      {weight + ".nested_quant_map", DType::f32, {256}},
+      {weight + ".quant_state.bitsandbytes__nf4", DType::u8, {state_bytes}},
+  };
 }
 
-}  // namespace
-
-std::vector<io::PlannedTensor> tensors(const std::string& stored, const std::function<quant::Packed4()>& make) {
-  const quant::Packed4 packed = make();
-  const auto codes = [make](const io::PlannedTensor::Sink& sink) {
-    const quant::Packed4 again = make();
-    sink(std::as_bytes(std::span(again.codes)));
-  };
-  std::vector<io::PlannedTensor> out;
-  for (const quant::StoredTensor& tensor : quant::to_tensors(packed))
-    out.push_back(planned_tensor(stored + ".weight" + tensor.suffix, tensor, tensor.suffix.empty(), codes));
-  return out;
+int64_t likely_state_bytes(const Shape& shape, DType dtype) {
+  quant::Packed4 packed;
+  packed.shape = shape;
+  packed.dtype = dtype;
+  packed.nested.emplace().offset = 0.05190518498420715f;  // 17 digits, as most have
+  return std::ssize(quant::quant_state_json(packed));
 }
 
-std::vector<io::PlannedTensor> tensors8(const std::string& stored, const TensorView& weight,
-                                        const std::string& where) {
-  if (const auto at = quant::find_beyond_f16(weight))
-    fail("{}: element {} is beyond fp16, which LLM.int8 rounds to first; keep this linear, or take 4 bits", where,
-         *at);
-  const quant::Packed8 packed = quant::encode8(weight);
-  const auto codes = [weight](const io::PlannedTensor::Sink& sink) {
-    const quant::Packed8 again = quant::encode8(weight);
-    sink(std::as_bytes(std::span(again.codes)));
+std::vector<io::TensorPlan> tensors8(const std::string& stored, const Shape& shape) {
+  return {
+      {stored + ".weight", DType::i8, shape},
+      {stored + ".SCB", DType::f32, {shape.at(0)}},
+      {stored + ".weight_format", DType::u8, {}},
   };
-  std::vector<io::PlannedTensor> out;
-  for (const quant::StoredTensor& tensor : quant::to_tensors8(packed))
-    out.push_back(planned_tensor(stored + tensor.suffix, tensor, tensor.suffix == ".weight", codes));
-  return out;
 }
 
 }  // namespace nibble::write::bitsandbytes

@@ -1,0 +1,32 @@
+// A tensor of a file, read piece by piece: memory holds the caller's buffers and nothing else.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+
+#include "io/file.h"
+#include "io/safetensors.h"
+
+namespace nibble::io {
+
+/// Cheap to copy; all copies read from one open file. Thread-safe.
+class TensorBytes {
+ public:
+  /// Opens the file again. Throws Error when it is no longer what the stamp says.
+  TensorBytes(const std::filesystem::path& path, const FileStamp& stamp, const TensorInfo& info);
+
+  int64_t size() const { return end_ - begin_; }
+  /// The tensor's bytes from `offset` on. Throws Error naming the file when it ends before or cannot be read.
+  void read(int64_t offset, std::span<std::byte> to) const;
+  /// Lets the system read the first `n` bytes ahead, without waiting.
+  void ahead(int64_t n) const;
+
+ private:
+  std::shared_ptr<const Descriptor> file_;
+  std::filesystem::path path_;
+  int64_t begin_, end_;
+};
+
+}  // namespace nibble::io

@@ -1,0 +1,29 @@
+// Reading a written checkpoint again: is every byte what was written, and every 4-bit linear as near to its
+// source as it was?
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/binding.h"
+
+namespace nibble::write {
+
+/// The tensors of one file, checked.
+struct FileCheck {
+  std::string file;
+  int64_t tensors = 0, bytes = 0;
+  int64_t kept = 0, rounded = 0;  // tensors and linears that were compared with the source
+  double largest_error = 0;       // of the weight errors of its 4-bit linears
+  std::vector<std::string>
+      problems;  // a line for each tensor that is not as it should be, file and name in it
+};
+
+/// Checks every tensor of a checkpoint against the digests in its nibble.json. With a source: 16-bit tensors
+/// must be the source's, 8-bit linears what the source rounds to, and 4-bit ones decode to within the error
+/// that nibble.json holds for them. Memory holds one linear. A file for each entry, in order of their names.
+/// Throws Error when there is no nibble.json with digests, or the source is of another family.
+std::vector<FileCheck> verify(const model::Binding& written, const model::Binding* source);
+
+}  // namespace nibble::write
