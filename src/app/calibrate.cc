@@ -96,7 +96,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     rounding_ = {.kind = options_.rounding,
                  .damping = parse_pair("--damping", options_.damping),
                  .guard = 0,
-                 .mix = options_.mix >= 0 ? options_.mix : all_pictures() ? 0.5 : 0.125};
+                 .mix = options_.mix >= 0 ? options_.mix : all_pictures() ? 0.5 : 0.25};
   if (options_.rounding != "plain" && options_.guard) add_guard();
   if (options_.rounding != "plain")
     store_ = std::make_unique<measure::RoundedStore>(

@@ -158,7 +158,7 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       "--no-guard", [&options] { options.guard = false; },
       "Round by pictures alone: without --no-guard, some of nibble's own texts count where all inputs are pictures");
   command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts among the inputs "
-                     "0.125)")
+                     "0.25)")
       ->check(CLI::Range(0.0, 1.0));
   command
       ->add_option("--effort", options.effort,

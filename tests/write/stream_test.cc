@@ -97,7 +97,7 @@ class Streamed : public testing::Test {
 };
 
 TEST_F(Streamed, SameFilesForAnyShardSize) {
-  for (const int64_t max : {int64_t{5'000'000'000}, int64_t{1'000'000}, int64_t{123'456}, int64_t{1}})
+  for (const int64_t max : {int64_t{5'000'000'000}, int64_t{1'000'000}, int64_t{30'000}})
     expect_same(plan(), max);
 }
 
@@ -169,8 +169,9 @@ TEST_F(Streamed, GivenCodesAreWrittenAsTheyAre) {
   write_checkpoint(source_, rounded, folder_ / "out", {.rounded = give, .version = "test"});
   const model::Binding read(folder_ / "out");
   for (const model::Linear* l : model::linears(read.spec()))
-    if (read.linear(*l).storage != model::Storage::plain)
+    if (read.linear(*l).storage != model::Storage::plain) {
       EXPECT_TRUE(read.packed(*l).codes == give(l->name).codes) << l->name;
+    }
 }
 
 TEST_F(Streamed, GuessedLengthsAreNearTheRealOnes) {
