@@ -257,7 +257,7 @@ int run(int argc, char** argv) {
   Common common;
   try {
     for (auto* add : {add_inspect, add_measure, add_plan, add_quantize, add_verify, add_eval, add_compare,
-                      add_generate, add_trace})
+                      add_report, add_card, add_generate, add_trace})
       add(app, common);
     app.parse(argc, argv);
     return 0;

@@ -21,6 +21,8 @@ void add_eval(CLI::App& app, Common& common);
 void add_compare(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_trace(CLI::App& app, Common& common);
+void add_report(CLI::App& app, Common& common);
+void add_card(CLI::App& app, Common& common);
 
 /// A subcommand with --threads and a footer that shows an example; `action` runs when it was chosen and
 /// parsed.

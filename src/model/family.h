@@ -29,6 +29,7 @@ enum class ImageFormat { none, qwen2_vl, mllama, pixtral };
 struct Family {
   std::string_view model_type;  // of config.json
   std::string_view title;       // for people
+  std::string_view model_class;  // of transformers, which loads a checkpoint
 
   /// The model that a config.json describes, published or transformers-5 style. Throws Error naming the
   /// field.

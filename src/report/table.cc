@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "report/html.h"
 
 namespace nibble::report {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 constexpr char32_t kReplacement = 0xfffd;
 constexpr int64_t kNarrowest = 16;  // of a last column that is wrapped
 constexpr int64_t kGap = 2;         // spaces between columns
+constexpr int64_t kLong = 32;       // of a cell that HTML keeps from getting narrow
 
 struct Range {
   char32_t first, last;
@@ -107,19 +109,6 @@ std::vector<std::string> wrap(std::string_view text, int64_t width) {
   return lines;
 }
 
-std::string markdown_cell(std::string_view text) {
-  std::string escaped;
-  for (const char c : one_line(text)) {
-    if (c == '<')
-      escaped += "&lt;";
-    else if (std::string_view("\\|*`[").find(c) != std::string_view::npos)
-      (escaped += '\\') += c;
-    else
-      escaped += c;
-  }
-  return escaped;
-}
-
 /// The lines of each cell of a row.
 using CellLines = std::vector<std::vector<std::string>>;
 
@@ -181,6 +170,19 @@ std::string one_line(std::string_view text) {
   return line;
 }
 
+std::string markdown_text(std::string_view text) {
+  std::string escaped;
+  for (const char c : one_line(text)) {
+    if (c == '<')
+      escaped += "&lt;";
+    else if (std::string_view("\\|*`[").find(c) != std::string_view::npos)
+      (escaped += '\\') += c;
+    else
+      escaped += c;
+  }
+  return escaped;
+}
+
 Table::Table(std::vector<Column> columns) : columns_(std::move(columns)) {
   NIBBLE_CHECK(!columns_.empty());
 }
@@ -231,16 +233,40 @@ std::string Table::to_text(int64_t width) const {
 
 std::string Table::to_markdown() const {
   std::string text = "|";
-  for (const auto& column : columns_) text += fmt::format(" {} |", markdown_cell(column.header));
+  for (const auto& column : columns_) text += fmt::format(" {} |", markdown_text(column.header));
   text += "\n|";
   for (const auto& column : columns_) text += column.align == Align::right ? " ---: |" : " --- |";
   text += '\n';
   for (const auto& cells : rows_) {
     text += '|';
-    for (const auto& cell : cells) text += fmt::format(" {} |", markdown_cell(cell));
+    for (const auto& cell : cells) text += fmt::format(" {} |", markdown_text(cell));
     text += '\n';
   }
   return text;
+}
+
+std::string Table::to_html() const {
+  std::vector<std::string_view> kinds(columns_.size());
+  for (size_t c = 0; c < columns_.size(); ++c) {
+    const bool is_long = std::any_of(rows_.begin(), rows_.end(),
+                                     [c](const auto& cells) { return display_width(cells[c]) > kLong; });
+    kinds[c] = columns_[c].align == Align::right ? " class=\"right\"" : is_long ? " class=\"long\"" : "";
+  }
+  std::string text = "<table>";
+  const auto add = [&](std::string_view tag, const auto& text_of) {
+    text += "<tr>";
+    for (size_t c = 0; c < columns_.size(); ++c)
+      text += fmt::format("<{0}{1}>{2}</{0}>", tag, kinds[c], html_text(text_of(c)));
+    text += "</tr>\n";
+  };
+  if (has_head()) {
+    text += "<thead>";
+    add("th", [this](size_t c) -> const std::string& { return columns_[c].header; });
+    text += "</thead>";
+  }
+  text += "<tbody>\n";
+  for (const auto& cells : rows_) add("td", [&cells](size_t c) -> const std::string& { return cells[c]; });
+  return text + "</tbody></table>\n";
 }
 
 }  // namespace nibble::report

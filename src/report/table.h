@@ -16,6 +16,9 @@ int64_t display_width(std::string_view text);
 /// are shown as \x1b, and bytes that are no UTF-8 become U+FFFD.
 std::string one_line(std::string_view text);
 
+/// one_line() for Markdown: what would be read as markup is escaped.
+std::string markdown_text(std::string_view text);
+
 enum class Align { left, right };
 
 struct Column {
@@ -41,6 +44,10 @@ class Table {
 
   /// A GitHub table; '|' and what else would be read as markup is escaped. An empty head stays empty.
   std::string to_markdown() const;
+
+  /// A <table> with every text escaped; right-aligned cells have the class "right", those of
+  /// other columns with a wide cell the class "long".
+  std::string to_html() const;
 
  private:
   bool has_head() const;

@@ -2,18 +2,17 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "records/groups.h"
+#include "report/numbers.h"
 
 namespace nibble::report {
 namespace {
 
 using records::Decision;
-using records::Interval;
 using records::Modality;
 
 /// The tokens whose activations a linear reads; `sees`: the model has a vision tower.
@@ -27,100 +26,8 @@ Table facts() {
   return Table({{"", Align::left}, {"", Align::left}});
 }
 
-std::string counted(int64_t n, std::string_view one, std::string_view many) {
-  return fmt::format("{} {}", n, n == 1 ? one : many);
-}
-
-std::string size_text(int64_t bytes) {
-  return bytes < 1024 ? bytes_text(bytes) : fmt::format("{} ({} bytes)", bytes_text(bytes), bytes);
-}
-
-std::string error_text(double error) {
-  return std::isfinite(error) ? fmt::format("{:.4f}", error) : "inf";
-}
-
-std::string percent(double share) {
-  return fmt::format("{:.1f} %", 100 * share);
-}
-
-/// "85.6 to 96.4", in percent.
-std::string percent_range(const Interval& share) {
-  return fmt::format("{:.1f} to {:.1f}", 100 * share.low, 100 * share.high);
-}
-
-/// "0.0123 (0.0100 to 0.0151)": three significant digits, since divergences range over decades.
-std::string with_interval(const Interval& value) {
-  return fmt::format("{:#.3g} ({:#.3g} to {:#.3g})", value.mean, value.low, value.high);
-}
-
-/// "2.9816 (2.9502 to 3.0140)": losses range over one decade and are told apart by their last digits.
-std::string loss_text(const Interval& loss) {
-  return fmt::format("{:.4f} ({:.4f} to {:.4f})", loss.mean, loss.low, loss.high);
-}
-
-std::string perplexity_text(const Interval& value) {
-  return fmt::format("{:#.4g} ({:#.4g} to {:#.4g})", value.mean, value.low, value.high);
-}
-
-std::string share_text(const Interval& share) {
-  return fmt::format("{} ({})", percent(share.mean), percent_range(share));
-}
-
-/// "462 of 600".
-std::string hits_text(const records::Share& share) {
-  return fmt::format("{} of {}", share.hits, share.total);
-}
-
-/// "77.0 %, 73.5 to 80.2".
-std::string share_text(const records::Share& share) {
-  return fmt::format("{}, {}", percent(share.value()), percent_range({0, share.low, share.high}));
-}
-
-/// "+10.0 %" of the bytes over those of all-4-bit.
-std::string over_all4(int64_t bytes, int64_t all4) {
-  if (all4 == 0) return "";
-  return fmt::format("{:+.1f} %", 100 * (static_cast<double>(bytes) - static_cast<double>(all4)) /
-                                      static_cast<double>(all4));
-}
-
-/// The name up to its last dot, and the rest.
-std::pair<std::string_view, std::string_view> split_name(std::string_view name) {
-  const size_t dot = name.rfind('.');
-  if (dot == std::string_view::npos) return {{}, name};
-  return {name.substr(0, dot), name.substr(dot + 1)};
-}
-
-/// Neighbouring linears of one parent that are kept for one reason.
-struct KeptLine {
-  std::string parent, names, reason;
-  double score = 0;
-};
-
-std::vector<KeptLine> kept_lines(const records::Plan& plan) {
-  std::vector<KeptLine> lines;
-  bool neighbour = false;  // the linear before was kept
-  for (const auto& decision : plan.decisions) {
-    const bool after = std::exchange(neighbour, decision.keep);
-    if (!decision.keep) continue;
-    const auto [parent, name] = split_name(decision.name);
-    if (after && lines.back().parent == parent && lines.back().reason == decision.reason &&
-        lines.back().score == decision.score) {
-      lines.back().names += fmt::format(", {}", name);
-    } else {
-      lines.push_back({std::string(parent), std::string(name), decision.reason, decision.score});
-    }
-  }
-  std::stable_sort(lines.begin(), lines.end(),
-                   [](const auto& a, const auto& b) { return a.score > b.score; });
-  return lines;
-}
-
 double worst_activation(const records::LinearErrors& errors) {
   return std::max(errors.activation[0].relative(), errors.activation[1].relative());
-}
-
-std::string activation_text(const records::ActivationError& error) {
-  return error.rows == 0 ? "-" : error_text(error.relative());
 }
 
 void add_answers(const records::Evaluation& evaluation, Table& table) {
@@ -358,11 +265,7 @@ std::string plan_text(const records::Plan& plan) {
   if (plan.verification) text += "\n" + verification_text(*plan.verification);
   if (plan.kept() == 0) return text;
   Table table({{"kept"}, {"reason"}});
-  for (const auto& line : kept_lines(plan))
-    table.add_row({line.parent.empty()                          ? line.names
-                   : line.names.find(", ") == std::string::npos ? line.parent + "." + line.names
-                                                                : line.parent + ": " + line.names,
-                   line.reason});
+  for (const auto& line : kept_lines(plan)) table.add_row({line.linears(), line.reason});
   return text + "\n" + table.to_text();
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/sha256.h"
+#include "records/made.h"
 #include "write/items.h"
 #include "write/layouts/bitsandbytes.h"
 #include "write/resume.h"
@@ -21,12 +22,6 @@ void copy_side_file(const fs::path& from, const fs::path& to) {
   std::error_code error;
   fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
   if (error) fail("{}: cannot be copied to {}: {}", from.string(), to.string(), error.message());
-}
-
-io::Json nibble_json(const records::Plan& plan, const Options& options, int64_t tensor_bytes,
-                     const Written& written) {
-  return {{"nibble", options.version},      {"command", options.command},      {"tensor_bytes", tensor_bytes},
-          {"plan", records::to_json(plan)}, {"weight_errors", written.errors}, {"sha256", written.digests}};
 }
 
 /// The shards of a job, made one after the other.
@@ -240,10 +235,16 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
     shards.write();
     final_plan.bytes = shards.bytes();
     check_budget(final_plan.bytes, plan, source);
-    const Written written = shards.name_all();
+    Written written = shards.name_all();
     write_sides(source, kept, final_plan, folder.path());
     io::write_file(folder.path() / "nibble.json",
-                   io::dump_json(nibble_json(final_plan, options, final_plan.bytes, written)) + "\n");
+                   io::dump_json(records::to_json(records::Made{.version = options.version,
+                                                                .command = options.command,
+                                                                .tensor_bytes = final_plan.bytes,
+                                                                .plan = final_plan,
+                                                                .weight_errors = std::move(written.errors),
+                                                                .sha256 = std::move(written.digests)})) +
+                       "\n");
     folder.commit();
   } catch (const Error& error) {
     if (shards.finished() == 0) throw;

@@ -9,9 +9,9 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "base/threads.h"
-#include "io/json.h"
 #include "quant/int8.h"
 #include "quant/pieces.h"
+#include "records/made.h"
 
 namespace nibble::write {
 namespace {
@@ -30,26 +30,11 @@ std::string digest_of(const io::TensorBytes& bytes) {
 }
 
 /// What nibble.json says.
-struct Recorded {
-  std::map<std::string, std::string> digests;
-  std::map<std::string, double> errors;
-};
-
-Recorded read_recorded(const io::Checkpoint& checkpoint) {
+records::Made read_recorded(const io::Checkpoint& checkpoint) {
   const std::string path = (checkpoint.folder() / "nibble.json").string();
   const auto json = checkpoint.json("nibble.json");
   if (!json) fail("{}: is missing; nibble verifies what it has written itself", path);
-  const io::Fields fields(*json, path);
-  Recorded out;
-  for (const auto& [name, digest] : fields.object("sha256").json().items()) {
-    if (!digest.is_string()) fail("{}: sha256: the entry of {} is no string", path, printable(name));
-    out.digests[name] = digest.get<std::string>();
-  }
-  for (const auto& [name, error] : fields.object("weight_errors").json().items()) {
-    if (!error.is_number()) fail("{}: weight_errors: the entry of {} is no number", path, printable(name));
-    out.errors[name] = error.get<double>();
-  }
-  return out;
+  return records::made_from_json(*json, path);
 }
 
 /// Compares one checkpoint with what is known of it, and with its source.
@@ -99,13 +84,13 @@ class Verifier {
       FileCheck& file = file_of(names[i]);
       ++file.tensors;
       file.bytes += info.end - info.begin;
-      const auto it = recorded_.digests.find(names[i]);
-      if (it == recorded_.digests.end())
+      const auto it = recorded_.sha256.find(names[i]);
+      if (it == recorded_.sha256.end())
         problem(names[i], "is not in nibble.json");
       else if (it->second != digests[i])
         problem(names[i], "is not what was written (its SHA-256 differs from nibble.json)");
     }
-    for (const auto& [name, digest] : recorded_.digests)
+    for (const auto& [name, digest] : recorded_.sha256)
       if (!written_.checkpoint().has(name))
         fail("{}: tensor {} of nibble.json is in no file; get the files again",
              written_.checkpoint().folder().string(), printable(name));
@@ -127,8 +112,9 @@ class Verifier {
   }
 
   void check4(const model::Linear& linear, const std::string& weight) {
-    const auto recorded = recorded_.errors.find(linear.name);
-    if (recorded == recorded_.errors.end()) return problem(weight, "has no weight error in nibble.json");
+    const auto recorded = recorded_.weight_errors.find(linear.name);
+    if (recorded == recorded_.weight_errors.end())
+      return problem(weight, "has no weight error in nibble.json");
     const std::string stored = source_->linear(linear).stored + ".weight";
     const io::TensorInfo& info = source_->checkpoint().tensors().at(stored);
     const quant::Packed4 packed = written_.packed(linear);
@@ -178,14 +164,14 @@ class Verifier {
     });
     for (size_t i = 0; i < names.size(); ++i) {
       ++file_of(names[i]).kept;
-      const auto it = recorded_.digests.find(names[i]);
-      if (it != recorded_.digests.end() && it->second != digests[i]) problem(names[i], "is not the source's");
+      const auto it = recorded_.sha256.find(names[i]);
+      if (it != recorded_.sha256.end() && it->second != digests[i]) problem(names[i], "is not the source's");
     }
   }
 
   const model::Binding& written_;
   const model::Binding* source_;
-  Recorded recorded_;
+  const records::Made recorded_;
   std::map<std::string, FileCheck> files_;  // by path
 };
 

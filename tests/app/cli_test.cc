@@ -71,7 +71,8 @@ void overwrite(const fs::path& file, std::streamoff at, const std::string& bytes
 
 TEST_F(Cli, HelpShowsAnExampleForEachCommand) {
   for (const char* command :
-       {"inspect", "measure", "plan", "quantize", "verify", "eval", "compare", "generate", "trace"}) {
+       {"inspect", "measure", "plan", "quantize", "verify", "eval", "compare", "report", "card", "generate",
+        "trace"}) {
     const Outcome o = nibble(std::string(command) + " --help");
     EXPECT_EQ(o.code, 0);
     EXPECT_THAT(o.out, HasSubstr(std::string("Example:\n  nibble ") + command));
@@ -501,6 +502,58 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   }
   EXPECT_EQ(report["planted"].size(), 8u);
   EXPECT_GE(found, 7);
+}
+
+TEST_F(Cli, ReportAndCardOfAWrittenCheckpoint) {
+  io::write_file(temp("few.jsonl"), "{\"image\": \"" + kPicture + "\", \"prompt\": \"Describe this image.\", "
+                                    "\"answer\": \"Nothing.\"}\n");
+  const std::string few = " --data " + temp("few.jsonl");
+  ASSERT_EQ(nibble("measure " + kModel + few + " -o " + temp("m.json")).code, 0);
+  ASSERT_EQ(nibble("quantize " + kModel + " --measurements " + temp("m.json") + " -o " + temp("q")).code, 0);
+  ASSERT_EQ(nibble("eval " + temp("q") + few + " --against " + kModel + " --json " + temp("e.json")).code, 0);
+  const Outcome compare = nibble("compare " + kModel + " " + temp("q") + few + " --json");
+  ASSERT_EQ(compare.code, 0);
+  io::write_file(temp("c.json"), compare.out);
+  const std::string records = " --measurements " + temp("m.json") + " --plan " + temp("q/nibble.json") +
+                              " --compare " + temp("c.json") + " --evaluation 'a <b>=" + temp("e.json") + "' -o ";
+  ASSERT_EQ(nibble("report" + records + temp("a.html")).code, 0);
+  ASSERT_EQ(nibble("report" + records + temp("b.html")).code, 0);
+  const std::string html = io::read_file(temp("a.html"));
+  EXPECT_EQ(html, io::read_file(temp("b.html")));
+  for (const char* part : {"visual.blocks.0.mlp.fc1", "a &lt;b&gt;", "The models compared"})
+    EXPECT_TRUE(html.find(part) != std::string::npos) << part;
+  // Of one model alone, what is not as expected is shown with its picture.
+  ASSERT_EQ(nibble("report --evaluation one=" + temp("e.json") + " -o " + temp("one.html")).code, 0);
+  const std::string one = io::read_file(temp("one.html"));
+  for (const char* part : {"src=\"data:image/png;base64,", "<dt>expected</dt><dd>Nothing.</dd>", "<mark>The image shows"})
+    EXPECT_TRUE(one.find(part) != std::string::npos) << part;
+
+  expect_error("report -o " + temp("n.html"), "nothing to report");
+  expect_error("report --evaluation " + temp("e.json") + " -o " + temp("n.html"), "NAME=FILE");
+  expect_error("report --plan " + temp("m.json") + " -o " + temp("n.html"), "m.json");
+  io::Json other = io::read_json(temp("m.json"));
+  for (const char* list : {"linears", "errors"}) {
+    io::Json& items = list == std::string("errors") ? other["errors"] : other["inventory"]["linears"];
+    items[0]["name"] = "another";
+  }
+  io::write_file(temp("other.json"), io::dump_json(other));
+  expect_error("report --plan " + temp("q/nibble.json") + " --measurements " + temp("other.json") + " -o " + temp("n.html"),
+               "other linears");
+  EXPECT_FALSE(fs::exists(temp("n.html")));
+
+  ASSERT_EQ(nibble("card " + temp("q") + " --evaluation dynamic=" + temp("e.json")).code, 0);
+  const std::string card = io::read_file(temp("q/README.md"));
+  EXPECT_THAT(card, AllOf(testing::StartsWith("---\nlibrary_name: transformers\n"), HasSubstr("# q\n"),
+                          HasSubstr("Qwen2VLForConditionalGeneration.from_pretrained"), HasSubstr("| dynamic |"),
+                          HasSubstr("    nibble quantize "), testing::Not(HasSubstr("base_model"))));
+  ASSERT_EQ(nibble("card " + temp("q") + " --base-model Org/Base").code, 0) << "its own card may be replaced";
+  EXPECT_THAT(io::read_file(temp("q/README.md")), HasSubstr("base_model: Org/Base\n"));
+  io::write_file(temp("q/README.md"), "# mine\n");
+  expect_error("card " + temp("q"), "README.md", "--force");
+  EXPECT_EQ(io::read_file(temp("q/README.md")), "# mine\n");
+  EXPECT_EQ(nibble("card " + temp("q") + " --force").code, 0);
+  expect_error("card " + kModel, "nibble.json");
+  expect_error("card " + temp("q") + " --base-model ../x", "ORG/NAME");
 }
 
 /// Comparisons that make their checkpoints, in scratch folders under a folder of the test's own.

@@ -287,6 +287,7 @@ TEST(Records, ComparisonsComeBackAsTheyWere) {
       {"/1/bytes", -1, "bytes"},
       {"/0/result", nullptr, "result"},
       {"/1/evaluation/tensor_bytes", -1, "tensor_bytes"},
+      {"/1/evaluation/version", 99, "[1]"},
       {"/1/policy", "", "policy"},
       {"/1/plan/bytes", -1, "bytes"},
       {"/1/spread/seeds", nullptr, "seeds"},

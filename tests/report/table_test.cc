@@ -148,6 +148,21 @@ TEST(Table, MarkdownEscapesMarkup) {
             "| short |  |\n");
 }
 
+TEST(Table, HtmlEscapesMarkup) {
+  Table table({{"a<b"}, {"n", Align::right}});
+  table.add_row({"x & <script> \"q\"", "1"});
+  table.add_row({"short"});
+  EXPECT_EQ(table.to_html(),
+            "<table><thead><tr><th>a&lt;b</th><th class=\"right\">n</th></tr>\n"
+            "</thead><tbody>\n"
+            "<tr><td>x &amp; &lt;script&gt; &quot;q&quot;</td><td class=\"right\">1</td></tr>\n"
+            "<tr><td>short</td><td class=\"right\"></td></tr>\n"
+            "</tbody></table>\n");
+  Table wide({{""}});
+  wide.add_row({std::string(33, 'x')});
+  EXPECT_EQ(wide.to_html(), "<table><tbody>\n<tr><td class=\"long\">" + std::string(33, 'x') + "</td></tr>\n</tbody></table>\n");
+}
+
 TEST(Table, BrokenPromises) {
   EXPECT_THROW(Table({}), InternalError);
   Table table({{"a"}});

@@ -26,8 +26,7 @@ TEST(Views, Measurements) {
   expect_snapshot("report/goldens/measurements.txt", measurements_text(m, 3));
   EXPECT_THAT(measurements_text(m, 0), HasSubstr("visual.merger.mlp.0"));
   EXPECT_EQ(measurements_text(m, 0), measurements_text(m, 1000));
-  const records::Measurements nothing;
-  EXPECT_THAT(measurements_text(nothing, 5), HasSubstr("0 linears"));
+  EXPECT_THAT(measurements_text(records::Measurements(), 5), HasSubstr("0 linears"));
 }
 
 TEST(Views, Plan) {

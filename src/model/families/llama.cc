@@ -28,6 +28,7 @@ constexpr std::string_view kChat =
 const Family kLlama = {
     .model_type = "llama",
     .title = "Llama",
+    .model_class = "LlamaForCausalLM",
     .describe = describe,
     .config_for_both = text_config_for_both,
     .module_tree = {},

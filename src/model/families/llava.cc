@@ -142,6 +142,7 @@ constexpr std::string_view kChat =
 const Family kLlava = {
     .model_type = "llava",
     .title = "Pixtral",
+    .model_class = "LlavaForConditionalGeneration",
     .describe = describe,
     .config_for_both = parts_config_for_both,
     .module_tree = kModuleTree,

@@ -173,6 +173,7 @@ constexpr std::string_view kChat =
 const Family kMllama = {
     .model_type = "mllama",
     .title = "Llama 3.2 Vision",
+    .model_class = "MllamaForConditionalGeneration",
     .describe = describe,
     .config_for_both = parts_config_for_both,
     .module_tree = kModuleTree,

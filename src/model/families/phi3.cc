@@ -59,6 +59,7 @@ std::string_view fused(Role role) {
 const Family kPhi3 = {
     .model_type = "phi3",
     .title = "Phi",
+    .model_class = "Phi3ForCausalLM",
     .describe = describe,
     .config_for_both = config_for_both,
     .module_tree = {},

@@ -186,6 +186,7 @@ constexpr std::string_view kChat =
 const Family kQwen2Vl = {
     .model_type = "qwen2_vl",
     .title = "Qwen2-VL",
+    .model_class = "Qwen2VLForConditionalGeneration",
     .describe = describe,
     .config_for_both = config_for_both,
     .module_tree = kModuleTree,

@@ -1,0 +1,26 @@
+// nibble.json of a written checkpoint: how it was made.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "records/plan.h"
+
+namespace nibble::records {
+
+struct Made {
+  std::string version;       // of nibble
+  std::string command;       // as a shell takes it
+  int64_t tensor_bytes = 0;  // in the safetensors files
+  Plan plan;
+  std::map<std::string, double> weight_errors = {};  // of each 4-bit linear
+  std::map<std::string, std::string> sha256 = {};    // of each tensor's bytes
+
+  friend bool operator==(const Made&, const Made&) = default;
+};
+
+io::Json to_json(const Made& made);
+/// Throws Error naming `what` and the field.
+Made made_from_json(const io::Json& json, const std::string& what);
+
+}  // namespace nibble::records
