@@ -207,15 +207,18 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
     std::optional<TapRounder> rounder;
     for (const model::Linear* linear : tap.readers) {
       if (!names.contains(linear->name) || !finite_rows(tap)) continue;
-      if (!rounder) rounder.emplace(tap, rounding, binding);
       Tensor buffer;
-      store.put(linear->name, rounder->round(binding.weight(*linear, buffer)));
+      const TensorView weight = binding.weight(*linear, buffer);
+      if (quant::find_nonfinite(weight)) continue;
+      if (!rounder) rounder.emplace(tap, rounding, binding);
+      store.put(linear->name, rounder->round(weight));
     }
   });
   for (const model::Linear* linear : model::linears(binding.spec())) {
     if (!names.contains(linear->name) || store.has(linear->name)) continue;
     Tensor buffer;
-    store.put(linear->name, quant::encode4(binding.weight(*linear, buffer), quant::Format::nf4, true));
+    const TensorView weight = binding.weight(*linear, buffer);
+    if (!quant::find_nonfinite(weight)) store.put(linear->name, quant::encode4(weight, quant::Format::nf4, true));
   }
 }
 

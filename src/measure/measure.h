@@ -24,7 +24,7 @@ struct Options {
 /// unless allowed: it is left out then. The same bits for any number of threads.
 records::Measurements measure(Walk& walk, const std::string& model, const Options& options, RoundedStore* store);
 
-/// Rounds the named linears as measure() does, and nothing else.
+/// Rounds the named linears as measure() does, and nothing else. Weights that are not finite are left out.
 void round_linears(Walk& walk, const records::Rounding& rounding, const std::set<std::string>& names,
                    RoundedStore& store);
 
