@@ -59,7 +59,7 @@ int64_t codes_bytes(const records::Inventory& inventory, const std::vector<bool>
 void inspect_config(const std::string& path, const Common& common) {
   const io::Json json = io::read_json(path);
   const io::Fields config(json, path);
-  const model::Spec spec = model::find_family(config).describe(config);
+  const model::Spec spec = model::describe(model::find_family(config), config);
   const records::Inventory inventory = model::inventory_of(spec, model::config_dtype(config), path);
   const int64_t ten_percent = plan::parse_budget("10%", inventory);
   std::vector<std::pair<std::string, int64_t>> published;

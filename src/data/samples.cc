@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "io/json.h"
 #include "io/weight_files.h"
 
@@ -14,6 +15,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kLargestFile = int64_t{4} << 30;
+constexpr int64_t kLongestLine = int64_t{16} << 20;
 
 bool is_picture(const fs::path& path) {
   std::string extension = path.extension().string();
@@ -33,10 +35,10 @@ fs::file_type type_at(const fs::path& path) {
 }
 
 fs::path picture_of(const io::Json& name, const fs::path& folder, const std::string& what) {
-  if (!name.is_string()) fail("{}: a picture's path is {}, not a text", what, name.dump());
+  if (!name.is_string()) fail("{}: a picture's path is {}, not a text", what, io::value_text(name));
   const fs::path path = folder / name.get<std::string>();
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) fail("{}: there is no picture {}", what, path.string());
+  std::error_code error;  // names that are too long, links in a circle
+  if (!fs::is_regular_file(path, error)) fail("{}: there is no picture {}", what, printable(path.string()));
   return path;
 }
 
@@ -74,9 +76,12 @@ void read_lines(const fs::path& file, std::vector<Sample>& out) {
   int64_t number = 0;
   for (size_t at = 0; at < bytes.size();) {
     const size_t end = std::min(bytes.find('\n', at), bytes.size());
+    ++number;
+    if (static_cast<int64_t>(end - at) > kLongestLine)
+      fail("{}:{}: the line has {}, more than {}; cut it into several", file.string(), number,
+           bytes_text(static_cast<int64_t>(end - at)), bytes_text(kLongestLine));
     const std::string line = bytes.substr(at, end - at);
     at = end + 1;
-    ++number;
     if (line.find_first_not_of(" \t\r") != std::string::npos) out.push_back(parse_line(line, file, number));
   }
   if (out.size() == before) fail("{}: the file holds no samples", file.string());

@@ -26,8 +26,8 @@ inline constexpr const char* kDefaultPrompt = "Describe this image.";
 ///   a .jsonl file of {"text"} lines,
 ///   a folder that holds samples.jsonl, or pictures (.png .jpg .jpeg .webp, by name; prompt kDefaultPrompt).
 /// Keys may be left out where they make sense: no answer, no image; blank lines are passed over.
-/// Throws Error naming file and line: no JSON, no known key, a picture that does not exist, nothing in it at
-/// all.
+/// Throws Error naming file and line: no JSON, more than 16 MiB, no known key, a picture that does not exist,
+/// nothing in it at all.
 std::vector<Sample> read_samples(std::span<const std::string> files);
 
 }  // namespace nibble::data

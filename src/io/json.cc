@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kJsonFileLimit = int64_t{256} << 20;
 constexpr size_t kMaxDepth = 200;
-constexpr int64_t kMaxValues = int64_t{1} << 25;
+constexpr int64_t kMaxValues = int64_t{1} << 23;
 /// Objects with more keys than this get an index of their keys while they are read.
 constexpr size_t kSmallObject = 32;
 
@@ -111,21 +111,6 @@ class Builder : public SaxHandler {
   int64_t values_ = 0;
 };
 
-std::string kind_and_text(const Json& value) {
-  switch (value.type()) {
-    case Json::value_t::object:
-      return "an object";
-    case Json::value_t::array:
-      return value.empty() ? "an empty array" : "an array";
-    case Json::value_t::number_float:
-      return python_repr(value.get<double>());
-    case Json::value_t::string:
-      return fmt::format("\"{}\"", printable(value.get_ref<const std::string&>(), 60));
-    default:
-      return value.dump();
-  }
-}
-
 constexpr std::string_view kWhole = "a whole number";
 
 /// The value as int64 where it is a whole number that fits.
@@ -143,6 +128,21 @@ std::optional<int64_t> whole(const Json& value) {
 }
 
 }  // namespace
+
+std::string value_text(const Json& value) {
+  switch (value.type()) {
+    case Json::value_t::object:
+      return "an object";
+    case Json::value_t::array:
+      return value.empty() ? "an empty array" : "an array";
+    case Json::value_t::number_float:
+      return python_repr(value.get<double>());
+    case Json::value_t::string:
+      return fmt::format("\"{}\"", printable(value.get_ref<const std::string&>(), 60));
+    default:
+      return value.dump();
+  }
+}
 
 Json parse_json(std::string_view text, std::string_view what, DuplicateKeys duplicates) {
   Builder builder(text, what, duplicates);
@@ -183,7 +183,7 @@ void write_file(const std::filesystem::path& path, std::string_view bytes) {
 }
 
 Fields::Fields(const Json& json, std::string what) : json_(&json), what_(std::move(what)) {
-  if (!json.is_object()) fail("{} is {}, not an object", what_, kind_and_text(json));
+  if (!json.is_object()) fail("{} is {}, not an object", what_, value_text(json));
 }
 
 const Json* Fields::find(std::string_view key) const {
@@ -198,7 +198,7 @@ std::string Fields::place(std::string_view key) const {
 }
 
 void Fields::wrong(std::string_view key, const Json& value, std::string_view kind) const {
-  fail("{} is {}, not {}", place(key), kind_and_text(value), kind);
+  fail("{} is {}, not {}", place(key), value_text(value), kind);
 }
 
 const Json& Fields::need(std::string_view key, std::string_view kind) const {

@@ -16,7 +16,7 @@ using Json = nlohmann::ordered_json;
 /// What a key that an object has twice means: its last value, as in Python, or an error.
 enum class DuplicateKeys { last_wins, refuse };
 
-/// Parses a whole text. `what` names it in errors (a path). Nesting deeper than 200 and more than 2^25 values
+/// Parses a whole text. `what` names it in errors (a path). Nesting deeper than 200 and more than 2^23 values
 /// are refused, so that a text's size bounds the memory. Throws Error with line and column.
 Json parse_json(std::string_view text, std::string_view what,
                 DuplicateKeys duplicates = DuplicateKeys::last_wins);
@@ -69,6 +69,10 @@ class Fields {
   const Json* json_;
   std::string what_;
 };
+
+/// A value as an error may quote it, on one line and short: the number, the beginning of the string, "an
+/// array".
+std::string value_text(const Json& value);
 
 /// A string as a JSON literal with its quotes, as Python (ensure_ascii=False) and safetensors write it.
 /// Throws InternalError when it is not UTF-8.

@@ -29,10 +29,10 @@ class SafetensorsFile {
  public:
   /// Maps the file and checks its header: length (at most 100 MB and inside the file), JSON, no duplicate
   /// name, known dtypes, shape * size == offsets, offsets inside the file, no overlap, no gap, nothing after
-  /// the last. At most 1,000,000 tensors of rank 16 at most. Dtypes that safetensors knows and nibble does
-  /// not compute with (F8_E4M3, U16, ...) are refused by name. Throws Error naming the file and the tensor.
-  /// The file must not shrink while it is mapped: reading past its end raises SIGBUS, whose handler can ask
-  /// mapped_file_at (mappings.h) for the file.
+  /// the last. At most 1,000,000 tensors of rank 16 at most, and as many entries of metadata. Dtypes that
+  /// safetensors knows and nibble does not compute with (F8_E4M3, U16, ...) are refused by name. Throws Error
+  /// naming the file and the tensor. The file must not shrink while it is mapped: reading past its end raises
+  /// SIGBUS, whose handler can ask mapped_file_at (mappings.h) for the file.
   explicit SafetensorsFile(const std::filesystem::path& path);
   ~SafetensorsFile();
   SafetensorsFile(SafetensorsFile&&) noexcept;

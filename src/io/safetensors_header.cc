@@ -16,6 +16,7 @@ namespace nibble::io {
 namespace {
 
 constexpr size_t kMaxTensors = 1'000'000;
+constexpr size_t kMaxMetadata = 1'000'000;
 constexpr size_t kMaxRank = 16;
 constexpr std::string_view kMetadata = "__metadata__";
 constexpr std::string_view kGetAgain = "the file is damaged, get it again";
@@ -57,6 +58,9 @@ class HeaderHandler : public SaxHandler {
 
   bool string(std::string& value) override {
     if (state_ == State::metadata) {
+      if (header.metadata.size() == kMaxMetadata)
+        fail("{}: has more than {} entries of {}, the most that nibble reads", path_, kMaxMetadata,
+             kMetadata);
       header.metadata[field_] = std::move(value);
       return true;
     }

@@ -44,7 +44,7 @@ std::string storage_text(const BoundLinear& linear) {
 Binding::Binding(const std::filesystem::path& folder)
     : checkpoint_(folder),
       family_(&find_family(config_fields(checkpoint_))),
-      spec_(family_->describe(config_fields(checkpoint_))) {
+      spec_(describe(*family_, config_fields(checkpoint_))) {
   if (const auto generation = checkpoint_.json("generation_config.json")) {
     const auto end = end_tokens(io::Fields(*generation, (folder / "generation_config.json").string()));
     if (!end.empty()) spec_.tokens.end = end;

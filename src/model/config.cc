@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "model/rope.h"
 
 namespace nibble::model {
@@ -17,9 +18,8 @@ Activation activation_field(const io::Fields& config, std::string_view fallback,
   const std::string name = config.string(key, fallback);
   const auto found = parse_activation(name);
   if (!found)
-    fail(
-        "{}: {} \"{}\" is not known; nibble knows silu, gelu, gelu_pytorch_tanh, quick_gelu and relu",
-        config.what(), key, name);
+    fail("{}: {} \"{}\" is not known; nibble knows silu, gelu, gelu_pytorch_tanh, quick_gelu and relu",
+         config.what(), key, printable(name, 40));
   return *found;
 }
 
@@ -29,7 +29,8 @@ std::vector<int64_t> end_tokens(const io::Fields& config) {
   if (!field.is_array()) return {config.integer("eos_token_id")};
   std::vector<int64_t> out;
   for (const io::Json& id : field) {
-    if (!id.is_number_integer()) fail("{}: eos_token_id holds {}, not a token id", config.what(), id.dump());
+    if (!id.is_number_integer())
+      fail("{}: eos_token_id holds {}, not a token id", config.what(), io::value_text(id));
     out.push_back(id.get<int64_t>());
   }
   return out;

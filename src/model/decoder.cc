@@ -34,7 +34,7 @@ Block decoder_block(const std::string& name, const Shape& s, const DecoderDefaul
   out.name = name;
   out.attention_name = attn;
   out.mlp_name = mlp;
-  out.activation_name = mlp + "." + defaults.activation;
+  out.activation_name = fmt::format("{}.{}", mlp, defaults.activation);
   out.attention_norm = {name + ".input_layernorm", Norm::Kind::rms, s.dim, s.eps};
   out.mlp_norm = {name + ".post_attention_layernorm", Norm::Kind::rms, s.dim, s.eps};
   out.qkv = defaults.fused ? std::vector{fused_qkv(attn, s)} : qkv_linears(attn, s.dim, s.q, s.kv, s.qkv_bias);

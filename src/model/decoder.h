@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "io/json.h"
 #include "model/spec.h"
@@ -20,7 +21,7 @@ struct DecoderDefaults {
   bool qkv_bias = false;               // always there
   bool reads_biases = false;           // "attention_bias", "mlp_bias"
   bool fused = false;                  // qkv_proj and gate_up_proj are one linear each
-  std::string activation = "act_fn";   // module
+  std::string_view activation = "act_fn";  // module
 };
 
 /// The text part that `config` describes; its tensors are named prefix + "embed_tokens.weight", prefix +

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "model/families/registry.h"
@@ -31,6 +32,20 @@ const Family& find_family(const io::Fields& config) {
     fail("{}: model_type is missing; it must be a family that nibble knows: {}", config.what(), known);
   fail("{}: model_type \"{}\" is not a family that nibble knows; known: {}", config.what(),
        printable(model_type), known);
+}
+
+Spec describe(const Family& family, const io::Fields& config) {
+  Spec spec = family.describe(config);
+  int64_t total = 0;
+  for (const TensorSpec& tensor : tensor_table(spec)) {
+    const auto count = checked_product(tensor.shape);
+    const auto sum = count ? checked_add(total, *count) : std::nullopt;
+    if (!sum || *sum > kMaxParameters)
+      fail("{}: its sizes give tensor {} of shape {}, more elements than there can be", config.what(),
+           tensor.name, shape_text(tensor.shape));
+    total = *sum;
+  }
+  return spec;
 }
 
 }  // namespace nibble::model

@@ -57,4 +57,10 @@ std::span<const Family* const> families();
 /// The family of a config.json. Throws Error that lists the families known.
 const Family& find_family(const io::Fields& config);
 
+/// The model that a config.json of this family describes. Throws Error naming the field, also where the sizes
+/// give a tensor, or all tensors together, more than kMaxParameters elements.
+Spec describe(const Family& family, const io::Fields& config);
+/// With so many elements, in whatever dtypes, no sum of bytes overflows.
+inline constexpr int64_t kMaxParameters = int64_t{1} << 56;
+
 }  // namespace nibble::model

@@ -4,6 +4,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace nibble::model {
 namespace {
@@ -48,7 +49,7 @@ std::vector<float> factors(const io::Fields& fields, std::string_view key, size_
   std::vector<float> out;
   for (const io::Json& value : fields.array(key)) {
     if (!value.is_number() || !(value.get<double>() > 0))
-      fail("{}: {} holds {}, not a positive number", fields.what(), key, value.dump());
+      fail("{}: {} holds {}, not a positive number", fields.what(), key, io::value_text(value));
     out.push_back(static_cast<float>(value.get<double>()));
   }
   if (out.size() != count)
@@ -70,6 +71,8 @@ void scale_longrope(Rope& rope, const std::vector<float>& powers, const io::Fiel
   const double factor = longest / original;
   double attention = factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original));
   if (fields.has("attention_factor")) attention = factor_field(fields, "attention_factor");
+  if (!std::isfinite(attention))
+    fail("{}: {} positions cannot be scaled to {}", fields.what(), rope.original_positions, longest);
   rope.scale = static_cast<float>(attention);
   // One rounding of the product, as the reference: positions in the 100,000s show an ulp.
   rope.long_frequency = rope.frequency;
@@ -113,8 +116,8 @@ Rope text_rope(const io::Fields& config, int64_t head_dim, double default_theta)
     const auto factor = static_cast<float>(factor_field(fields, "factor"));
     for (float& f : rope.frequency) f /= factor;
   } else if (type != "default") {
-    fail("{}: rope type \"{}\" is not known; nibble knows default, linear, llama3 and longrope", fields.what(),
-         type);
+    fail("{}: rope type \"{}\" is not known; nibble knows default, linear, llama3 and longrope",
+         fields.what(), printable(type, 40));
   }
   return rope;
 }

@@ -156,7 +156,7 @@ using MagnitudeTag = hn::FixedTag<std::conditional_t<Load::kSize == 2, int16_t, 
 
 /// The lane by lane maximum of all parts of v of 128 bits.
 template <class D, class V>
-HWY_INLINE auto fold(D d, V v) {
+HWY_INLINE auto fold([[maybe_unused]] D d, V v) {
   if constexpr (hn::MaxLanes(D()) * sizeof(hn::TFromD<D>) <= 16) {
     return v;
   } else {

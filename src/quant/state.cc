@@ -18,6 +18,7 @@ using nlohmann::json;
 
 constexpr std::string_view kStatePrefix = ".quant_state.bitsandbytes__";
 constexpr int64_t kLongestState = 1 << 16;  // bytes of JSON; real ones have less than 300
+constexpr size_t kMaxRank = 16;             // as in the header of a safetensors file
 constexpr std::array<std::string_view, 7> kFields = {
     "quant_type", "blocksize", "dtype", "shape", "nested_blocksize", "nested_dtype", "nested_offset"};
 
@@ -125,7 +126,13 @@ std::string quant_state_json(const Packed4& packed) {
 }
 
 QuantState parse_quant_state(std::string_view text, const std::string& what) {
-  const json state = json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  // A list of numbers in an object is all that there is to nest.
+  const auto check_depth = [&](int depth, json::parse_event_t, json&) {
+    constexpr int kMaxDepth = 4;
+    if (depth > kMaxDepth) fail("{}: the quant_state is nested deeper than {} levels", what, kMaxDepth);
+    return true;
+  };
+  const json state = json::parse(text.begin(), text.end(), check_depth, /*allow_exceptions=*/false);
   if (!state.is_object()) fail("{}: the quant_state is no JSON object", what);
   for (const auto& [key, value] : state.items())
     if (std::find(kFields.begin(), kFields.end(), key) == kFields.end())
@@ -148,6 +155,8 @@ QuantState parse_quant_state(std::string_view text, const std::string& what) {
   out.dtype = *parsed;
   const json& shape = field(state, "shape", what);
   if (!shape.is_array()) fail("{}: \"shape\" of the quant_state is no list", what);
+  if (shape.size() > kMaxRank)
+    fail("{}: \"shape\" of the quant_state has {} numbers, more than {}", what, shape.size(), kMaxRank);
   for (const json& d : shape)
     out.shape.push_back(integer(d, "shape", 0, std::numeric_limits<int64_t>::max(), what));
   // Sizes in bytes of fp32 must fit too.

@@ -15,6 +15,7 @@ namespace nibble::text {
 namespace {
 
 constexpr int kMaxDepth = 16;
+constexpr size_t kMaxForms = 64;  // each goes over the whole text
 /// ICU sorts combining marks by insertion; runs that are longer than this are sorted beforehand.
 constexpr size_t kLongRun = 64;
 
@@ -116,6 +117,7 @@ void Normalizer::add(const io::Json& json, const std::string& what, int depth) {
     fail("{}: normalizers of type {} are not supported, only NFC, NFD, NFKC, NFKD and Sequence", what,
          printable(type, 40));
   check(status);
+  if (forms_.size() == kMaxForms) fail("{}: more than {} normalizers are not supported", what, kMaxForms);
   forms_.push_back({decomposition, std::make_unique<icu::FilteredNormalizer2>(*form, normalizable_set())});
 }
 

@@ -16,6 +16,8 @@ namespace nibble::text {
 namespace {
 
 constexpr int kMaxDepth = 16;
+constexpr size_t kMaxSteps = 64;         // of a decoder: each goes over the whole text
+constexpr size_t kMaxSpecial = 1 << 12;  // ids that a template adds
 
 std::string concatenate(const std::vector<std::string>& texts, std::string_view between) {
   std::string all;
@@ -65,14 +67,22 @@ std::vector<PostProcessor::Part> PostProcessor::read_template(const io::Fields& 
   const io::Json& parts = fields.array("single");
   const io::Fields tokens = fields.object("special_tokens");
   std::vector<Part> result;
+  size_t special = 0;
+  bool text = false;
   for (size_t i = 0; i < parts.size(); ++i) {
     const io::Fields part(parts[i], fmt::format("{}.single[{}]", fields.what(), i));
     if (part.has("SpecialToken")) {
       result.emplace_back(special_ids(tokens, part.object("SpecialToken").string("id")));
+      special += result.back()->size();
+      if (special > kMaxSpecial)
+        fail("{}: a template that adds more than {} special tokens is not supported", part.what(),
+             kMaxSpecial);
       continue;
     }
     if (part.object("Sequence").string("id") != "A")
       fail("{}: the template for a single text can only use the sequence A", part.what());
+    if (std::exchange(text, true))
+      fail("{}: a template that has the text twice is not supported", part.what());
     result.emplace_back();
   }
   return result;
@@ -97,6 +107,7 @@ Decoder::Decoder(const io::Json& json, const std::string& what) : join_by_spaces
 void Decoder::add(const io::Json& json, const std::string& what, int depth) {
   const io::Fields fields(json, what);
   const std::string type = fields.string("type");
+  if (steps_.size() == kMaxSteps) fail("{}: more than {} decoders are not supported", what, kMaxSteps);
   if (type == "Sequence") {
     if (depth >= kMaxDepth) fail("{}: is nested deeper than {} levels", what, kMaxDepth);
     const io::Json& parts = fields.array("decoders");

@@ -15,6 +15,7 @@ namespace nibble::text {
 namespace {
 
 constexpr int kMaxDepth = 16;
+constexpr size_t kMaxStages = 64;  // each goes over the whole text
 
 /// How ByteLevel splits with use_regex: the pattern of GPT-2.
 constexpr std::string_view kByteLevelPattern =
@@ -65,6 +66,9 @@ void PreTokenizer::add(const io::Json& json, const std::string& what, int depth)
     stage.invert = fields.boolean("invert");
     stage.regex.emplace(read_pattern(fields.object("pattern")), what);
   } else if (type == "ByteLevel") {
+    // Each doubles what is no ASCII letter.
+    if (std::any_of(stages_.begin(), stages_.end(), [](const Stage& s) { return s.byte_level; }))
+      fail("{}: a second ByteLevel is not supported", what);
     stage.byte_level = true;
     stage.prefix_space = fields.boolean("add_prefix_space");
     if (fields.boolean("use_regex", true)) stage.regex.emplace(icu_pattern(kByteLevelPattern, what), what);
@@ -80,6 +84,8 @@ void PreTokenizer::add(const io::Json& json, const std::string& what, int depth)
         "Sequence",
         what, printable(type, 40));
   }
+  if (stages_.size() == kMaxStages)
+    fail("{}: more than {} pre-tokenizers are not supported", what, kMaxStages);
   stages_.push_back(std::move(stage));
 }
 

@@ -14,12 +14,12 @@ struct Decoded {
   Metadata metadata;
 };
 
-/// Throw Error naming `what` for damaged, truncated or too large pictures.
-Decoded decode_png(std::string_view bytes, std::string_view what);
-Decoded decode_jpeg(std::string_view bytes, std::string_view what);
-Decoded decode_webp(std::string_view bytes, std::string_view what);
+/// Throw Error naming `what` for pictures that are damaged, truncated or of more than `max_pixels`.
+Decoded decode_png(std::string_view bytes, std::string_view what, int64_t max_pixels);
+Decoded decode_jpeg(std::string_view bytes, std::string_view what, int64_t max_pixels);
+Decoded decode_webp(std::string_view bytes, std::string_view what, int64_t max_pixels);
 
-/// Throws Error for a side below 1 and for more pixels than Pillow's limit against decompression bombs.
-void check_picture_size(int64_t width, int64_t height, std::string_view what);
+/// Throws Error for a side below 1 and for more pixels than `max_pixels`.
+void check_picture_size(int64_t width, int64_t height, int64_t max_pixels, std::string_view what);
 
 }  // namespace nibble::vision

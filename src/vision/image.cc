@@ -12,9 +12,6 @@
 namespace nibble::vision {
 namespace {
 
-/// Twice Pillow's Image.MAX_IMAGE_PIXELS: beyond it Pillow refuses a picture as a decompression bomb.
-constexpr int64_t kMaxPixels = 2 * (int64_t{1024} * 1024 * 1024 / 4 / 3);
-
 bool is_webp(std::string_view bytes) {
   if (bytes.size() < 16 || !bytes.starts_with("RIFF") || bytes.substr(8, 4) != "WEBP") return false;
   const std::string_view chunk = bytes.substr(12, 4);
@@ -41,23 +38,23 @@ std::string_view guess_kind(std::string_view bytes) {
 
 }  // namespace
 
-void check_picture_size(int64_t width, int64_t height, std::string_view what) {
+void check_picture_size(int64_t width, int64_t height, int64_t max_pixels, std::string_view what) {
   if (width < 1 || height < 1) fail("{}: picture of {} x {} pixels, it has no area", what, width, height);
   const auto pixels = checked_mul(width, height);
-  if (!pixels || *pixels > kMaxPixels) {
+  if (!pixels || *pixels > max_pixels) {
     fail("{}: picture of {} x {} pixels, the limit is {} pixels in all; make it smaller", what, width, height,
-         kMaxPixels);
+         max_pixels);
   }
 }
 
-Image decode_image(std::string_view bytes, std::string_view what, bool orient) {
+Image decode_image(std::string_view bytes, std::string_view what, bool orient, int64_t max_pixels) {
   Decoded decoded;
   if (bytes.starts_with("\x89PNG\r\n\x1a\n")) {
-    decoded = decode_png(bytes, what);
+    decoded = decode_png(bytes, what, max_pixels);
   } else if (bytes.starts_with("\xff\xd8\xff")) {
-    decoded = decode_jpeg(bytes, what);
+    decoded = decode_jpeg(bytes, what, max_pixels);
   } else if (is_webp(bytes)) {
-    decoded = decode_webp(bytes, what);
+    decoded = decode_webp(bytes, what, max_pixels);
   } else if (bytes.empty()) {
     fail("{}: empty, not a PNG, JPEG or WebP picture", what);
   } else if (const std::string_view kind = guess_kind(bytes); !kind.empty()) {

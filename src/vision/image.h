@@ -15,13 +15,17 @@ struct Image {
   std::vector<uint8_t> rgb;  // (height, width, 3)
 };
 
+/// Twice Pillow's Image.MAX_IMAGE_PIXELS: beyond it Pillow refuses a picture as a decompression bomb.
+inline constexpr int64_t kMaxPixels = 2 * (int64_t{1024} * 1024 * 1024 / 4 / 3);
+
 /// Decodes PNG, JPEG or WebP by content, not by name, and converts to RGB as Pillow's Image.open(f) followed
 /// by convert("RGB") does: palettes looked up, grey spread (16-bit grey clipped to 255 as Pillow does), alpha
 /// and transparency dropped, CMYK JPEG taken for inverted; an animation gives its first frame. Where
 /// `orient`, the picture is then turned by its EXIF (else XMP) orientation as ImageOps.exif_transpose does.
-/// Thread-safe. Throws Error naming `what`: not a picture, damaged, truncated, larger than 179 megapixels
-/// (Pillow's limit).
-Image decode_image(std::string_view bytes, std::string_view what, bool orient = true);
+/// Thread-safe. Throws Error naming `what`: not a picture, damaged, truncated, of more than `max_pixels`
+/// (which is known before memory is asked for).
+Image decode_image(std::string_view bytes, std::string_view what, bool orient = true,
+                   int64_t max_pixels = kMaxPixels);
 Image load_image(const std::filesystem::path& path, bool orient = true);
 
 enum class Resample { bilinear, bicubic, lanczos, box, hamming };

@@ -187,7 +187,7 @@ void convert_rows(const uint8_t* in, int channels, int64_t pixels, uint8_t* out)
 
 }  // namespace
 
-Decoded decode_jpeg(std::string_view bytes, std::string_view what) {
+Decoded decode_jpeg(std::string_view bytes, std::string_view what, int64_t max_pixels) {
   JpegReader reader(bytes, what);
   JpegState& state = reader.state();
   jpeg_decompress_struct& info = state.info;
@@ -196,7 +196,7 @@ Decoded decode_jpeg(std::string_view bytes, std::string_view what) {
   decoded.metadata = read_metadata(info);
   const int channels = info.num_components;
   if (channels != 1 && channels != 3 && channels != 4) fail("{}: JPEG of {} channels", what, channels);
-  check_picture_size(info.image_width, info.image_height, what);
+  check_picture_size(info.image_width, info.image_height, max_pixels, what);
   info.out_color_space = channels == 1 ? JCS_GRAYSCALE : channels == 3 ? JCS_RGB : JCS_CMYK;
   reader.check(start(state));
 

@@ -173,9 +173,9 @@ void spread(const std::vector<uint8_t>& rows, bool grey_16, const PngChunks& chu
 
 }  // namespace
 
-Decoded decode_png(std::string_view bytes, std::string_view what) {
+Decoded decode_png(std::string_view bytes, std::string_view what, int64_t max_pixels) {
   PngChunks chunks = read_png_chunks(bytes, what);
-  check_picture_size(chunks.width, chunks.height, what);
+  check_picture_size(chunks.width, chunks.height, max_pixels, what);
   const bool has_color = (chunks.color_type & PNG_COLOR_MASK_COLOR) != 0;
   const bool rgb = has_color && chunks.color_type != PNG_COLOR_TYPE_PALETTE;
   const bool grey_16 = chunks.color_type == PNG_COLOR_TYPE_GRAY && chunks.bit_depth == 16;

@@ -33,7 +33,7 @@ std::string_view find_chunk(const WebPDemuxer* demuxer, const char* name) {
 
 }  // namespace
 
-Decoded decode_webp(std::string_view bytes, std::string_view what) {
+Decoded decode_webp(std::string_view bytes, std::string_view what, int64_t max_pixels) {
   const WebPData data{reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
   const std::unique_ptr<WebPDemuxer, DeleteDemuxer> demuxer(WebPDemux(&data));
   if (!demuxer) fail("{}: damaged or truncated WebP", what);
@@ -41,7 +41,7 @@ Decoded decode_webp(std::string_view bytes, std::string_view what) {
   Image& image = decoded.image;
   image.width = WebPDemuxGetI(demuxer.get(), WEBP_FF_CANVAS_WIDTH);
   image.height = WebPDemuxGetI(demuxer.get(), WEBP_FF_CANVAS_HEIGHT);
-  check_picture_size(image.width, image.height, what);
+  check_picture_size(image.width, image.height, max_pixels, what);
   if (const std::string_view exif = find_chunk(demuxer.get(), "EXIF"); !exif.empty())
     decoded.metadata.exif = exif;
   decoded.metadata.xmp = find_chunk(demuxer.get(), "XMP ");

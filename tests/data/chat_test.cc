@@ -55,6 +55,18 @@ TEST_F(Chat, EveryFamilyHasAFormatOfItsOwn) {
             "<|end_header_id|>\n\n");
 }
 
+TEST_F(Chat, ALinkInACircleIsAnError) {
+  open("llama");
+  fs::create_symlink("chat_template.jinja", folder_ / "chat_template.jinja");
+  const ChatFormat circle = format();
+  try {
+    circle.turn("Hi", 0);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("chat_template.jinja: cannot open it"));
+  }
+}
+
 TEST_F(Chat, TheCheckpointsOwnTemplateCounts) {
   open("llama");
   write("tokenizer_config.json",

@@ -90,6 +90,15 @@ TEST(Samples, BadInputIsNamedByFileAndLine) {
               AllOf(HasSubstr("x.jsonl:1"), HasSubstr("no.png")));
   EXPECT_THAT(error_of_lines("{\"images\": [7]}\n"), AllOf(HasSubstr("x.jsonl:1"), HasSubstr("7")));
   EXPECT_THAT(error_of_lines("{\"prompt\": 7}\n"), AllOf(HasSubstr("x.jsonl:1"), HasSubstr("prompt")));
+  const std::string too_long(5000, 'n');  // for a name
+  EXPECT_THAT(error_of_lines("{\"image\": \"" + too_long + "\"}\n"),
+              AllOf(HasSubstr("x.jsonl:1"), HasSubstr("there is no picture")));
+  EXPECT_THAT(error_of_lines("{\"image\": [[\"" + too_long + "\"]]}\n"),
+              HasSubstr("is an array, not a text"));
+  fs::create_symlink("circle.png", folder / "circle.png");
+  EXPECT_THAT(error_of_lines("{\"image\": \"circle.png\"}\n"), HasSubstr("there is no picture"));
+  EXPECT_THAT(error_of_lines("{\"prompt\": \"a\"}\n{\"text\": \"" + std::string(16 << 20, 'a') + "\"}\n"),
+              AllOf(HasSubstr("x.jsonl:2: the line has 16.0 MiB, more than 16.0 MiB"), HasSubstr("cut it")));
   EXPECT_THAT(error_of_lines("\n  \n"), HasSubstr("holds no samples"));
   EXPECT_THAT(error_of([&] { read({(folder / "none").string()}); }), HasSubstr("no such file or folder"));
   fs::create_directory(folder / "empty");

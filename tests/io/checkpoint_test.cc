@@ -125,9 +125,9 @@ TEST_F(CheckpointTest, LinksAreFollowed) {
 }
 
 TEST_F(CheckpointTest, IndexPathsStayInTheFolder) {
-  for (const char* path :
-       {"../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..", ".", "", "./x.safetensors",
-        ".hidden.safetensors", "a\\\\b.safetensors", "x\\u0000.safetensors", "sub/../x.safetensors"}) {
+  for (const char* path : {"../../etc/passwd", "/etc/passwd", "../x.safetensors", "/etc/x.safetensors",
+                           "sub/x.safetensors", "..", ".", "", "./x.safetensors", ".hidden.safetensors",
+                           "a\\\\b.safetensors", "x\\u0000.safetensors", "sub/../x.safetensors"}) {
     sharded();
     file("x.safetensors", weights({"a"}));
     file("sub/x.safetensors", weights({"a"}));

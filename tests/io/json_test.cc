@@ -63,6 +63,12 @@ TEST(ParseJson, DepthIsLimited) {
   EXPECT_THROW(parse_json(objects, "x"), Error);
 }
 
+TEST(ParseJson, TheNumberOfValuesIsLimited) {
+  std::string zeros = "[";
+  for (int i = 0; i < (1 << 23) - 1; ++i) zeros += "0,";  // with the array: one value too many
+  EXPECT_THAT(error_of([&] { parse_json(zeros + "0]", "x"); }), HasSubstr("x: has more than 8388608 values"));
+}
+
 TEST(ParseJson, DuplicateKeys) {
   const std::string_view text = R"({"a": 1, "b": 2, "a": [3], "c": {"a": 4}})";
   EXPECT_EQ(parse_json(text, "x").dump(), R"({"a":[3],"b":2,"c":{"a":4}})");  // as Python
@@ -100,6 +106,13 @@ TEST(ParseJson, LongBadTokensDoNotMakeLongErrors) {
   EXPECT_EQ(error_of([] { parse_json("[1, \x1b[31m", "x"); }).find('\x1b'), std::string::npos);
 }
 
+TEST(ValueText, IsOneShortLine) {
+  EXPECT_EQ(value_text(7), "7");
+  EXPECT_EQ(value_text("a\n" + std::string(1000, 'b')).substr(0, 6), "\"a\\nbb");
+  EXPECT_LT(value_text("a\n" + std::string(1000, 'b')).size(), 80u);
+  EXPECT_EQ(value_text(Json::array({1, 2})), "an array");
+}
+
 TEST(ReadFile, WholeFilesAndLimits) {
   const TempFolder folder;
   const std::string bytes(10000, '\x80');
@@ -118,6 +131,13 @@ TEST(ReadFile, RefusesWhatIsNoRegularFile) {
   ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
   EXPECT_THAT(error_of([&] { read_file(folder / "pipe"); }), HasSubstr("pipe or device"));
   EXPECT_THAT(error_of([&] { read_file("/dev/zero"); }), HasSubstr("pipe or device"));
+}
+
+TEST(ReadJson, TheSizeOfAFileIsLimited) {
+  const TempFolder folder;
+  put(folder / "a.json", "{}");
+  std::filesystem::resize_file(folder / "a.json", (int64_t{256} << 20) + 1);
+  EXPECT_THAT(error_of([&] { read_json(folder / "a.json"); }), HasSubstr("a.json: is larger than 256 MiB"));
 }
 
 TEST(ReadJson, NamesTheFile) {

@@ -315,6 +315,25 @@ TEST(SafetensorsRead, HostileNamesDoNotSpoilErrors) {
   EXPECT_LT(refusal_of_header("{\"" + std::string(1 << 20, 'n') + "\":3}").size(), 600u);
 }
 
+TEST(SafetensorsRead, TheNumberOfDimensionsIsLimited) {
+  const auto header = [](int rank) {
+    std::string shape = "[1";
+    for (int i = 1; i < rank; ++i) shape += ",1";
+    return "{\"x\":" + entry("U8", shape + "]", "[0,1]") + "}";
+  };
+  EXPECT_THAT(refusal_of_header(header(17), "a"), HasSubstr("shape has more than 16 numbers"));
+  const TempFolder folder;
+  put(folder / "a", safetensors_bytes(header(16), "a"));
+  EXPECT_EQ(SafetensorsFile(folder / "a").tensor("x").shape.size(), 16u);
+}
+
+TEST(SafetensorsRead, TheNumberOfEntriesOfMetadataIsLimited) {
+  std::string header = "{\"__metadata__\":{";
+  for (int i = 0; i <= 1'000'000; ++i) header += fmt::format("\"{:x}\":\"\",", i);
+  header.back() = '}';
+  EXPECT_THAT(refusal_of_header(header + "}"), HasSubstr("more than 1000000 entries of __metadata__"));
+}
+
 TEST(SafetensorsRead, TheNumberOfTensorsIsLimited) {
   const auto header = [](int n) {
     std::string text = "{";

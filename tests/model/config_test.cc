@@ -151,6 +151,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"yarn", "/rope_scaling/type", "\"yarn\"", "\"yarn\""},
         BadConfig{"section_sum", "/rope_scaling/mrope_section", "[2, 1, 2]", "sum to 4"},
         BadConfig{"section_count", "/rope_scaling/mrope_section", "[2, 2]", "mrope_section must be three"},
+        BadConfig{"sections", "/rope_scaling/mrope_section", "[1, 1, 1, 1]", "mrope_section must be three"},
         BadConfig{"section_negative", "/rope_scaling/mrope_section", "[6, -1, -1]", "mrope_section holds -1"},
         BadConfig{"section_text", "/rope_scaling/mrope_section", "[\"2\", 1, 1]", "mrope_section"},
         BadConfig{"theta", "/rope_theta", "0", "rope_theta"},
@@ -160,9 +161,58 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"vision_head_size", "/vision_config/num_heads", "4", "a multiple of 4"},
         BadConfig{"vision_joins_text", "/vision_config/hidden_size", "32", "hidden_size 32"},
         BadConfig{"mlp_ratio", "/vision_config/mlp_ratio", "0", "mlp_ratio"},
+        BadConfig{"long_text", "/hidden_act", "\"line\\nline\"", "hidden_act \"line\\nline\""},
         BadConfig{"patch", "/vision_config/patch_size", "1e9", "patch_size"},
         BadConfig{"end_token", "/eos_token_id", "[28, \"x\"]", "eos_token_id"}),
     [](const auto& info) { return std::string(info.param.name); });
+
+io::Json family_config(const std::string& family) {
+  return io::read_json(kTests / "data" / "goldens" / "families" / family / "config.json");
+}
+
+TEST(Config, SizesThatMultiplyToTooMuchAreRefused) {
+  // Each size is allowed, but not all of them at once.
+  io::Json config = family_config("llama");
+  config["hidden_size"] = 1 << 20;
+  config["num_attention_heads"] = config["num_key_value_heads"] = 1 << 16;
+  config["head_dim"] = 1 << 15;
+  config["num_hidden_layers"] = 4096;
+  EXPECT_THAT(
+      error_of([&] { describe(config); }),
+      AllOf(HasSubstr("config.json: its sizes give tensor model.layers."), HasSubstr("more elements than")));
+
+  config = family_config("mllama");
+  io::Json& vision = config["vision_config"];
+  vision["image_size"] = 4096;
+  vision["patch_size"] = 1;
+  vision["max_num_tiles"] = 256;
+  vision["supported_aspect_ratios"] = std::vector<std::vector<int>>(31, {1, 1});
+  vision["hidden_size"] = 1 << 20;
+  vision["vision_output_dim"] = (1 << 20) * (1 + vision["intermediate_layers_indices"].size());
+  EXPECT_THAT(
+      error_of([&] { describe(config); }),
+      HasSubstr("its sizes give tensor vision_model.gated_positional_embedding.tile_embedding.weight"));
+  vision["image_size"] = 1 << 20;
+  EXPECT_THAT(error_of([&] { describe(config); }), HasSubstr("image_size gives 1048576 patches along a side"));
+}
+
+TEST(Config, DefaultsThatTheModelIsTooSmallForAreRefused) {
+  io::Json config = family_config("mllama");
+  config["text_config"].erase("cross_attention_layers");
+  EXPECT_THAT(error_of([&] { describe(config); }),
+              HasSubstr("cross_attention_layers is missing, and its default names layer 38 of only"));
+  config = family_config("mllama");
+  config["vision_config"].erase("intermediate_layers_indices");
+  EXPECT_THAT(error_of([&] { describe(config); }),
+              HasSubstr("intermediate_layers_indices is missing, and its default names layer 30 of only"));
+  config = family_config("llava");
+  config["vision_config"]["image_size"] = 1;
+  EXPECT_THAT(error_of([&] { describe(config); }), HasSubstr("image_size is below patch_size"));
+  config = family_config("phi3_longrope");
+  for (const char* key : {"original_max_position_embeddings", "max_position_embeddings"}) config.erase(key);
+  config["original_max_position_embeddings"] = 1;
+  EXPECT_THAT(error_of([&] { describe(config); }), HasSubstr("1 positions cannot be scaled to"));
+}
 
 }  // namespace
 }  // namespace nibble::model

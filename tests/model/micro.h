@@ -28,7 +28,7 @@ inline io::Json micro_config() {
 
 inline Spec describe(const io::Json& config) {
   const io::Fields fields(config, "config.json");
-  return find_family(fields).describe(fields);
+  return describe(find_family(fields), fields);
 }
 
 /// A tensor of a checkpoint to be written.

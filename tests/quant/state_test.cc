@@ -88,7 +88,7 @@ TEST(State, RefusesWhatIsWrong) {
   for (const char* text :
        {"", "{", "[]", "null", "{\"quant_type\": \"nf4\",}", "\xff\xfe", "{} x", "{'a': 1}"})
     EXPECT_THAT(error(text), HasSubstr("no JSON object")) << text;
-  EXPECT_THAT(error(std::string(60000, '[')), HasSubstr("no JSON object"));
+  EXPECT_THAT(error(std::string(60000, '[')), HasSubstr("nested deeper than 4 levels"));
   EXPECT_THAT(error("{}"), HasSubstr("no \"quant_type\""));
   EXPECT_THAT(with("nf4", "int4"), HasSubstr("quant_type of the quant_state is \"int4\""));
   EXPECT_THAT(with("nf4", "bf16"), HasSubstr("quant_type"));
@@ -101,6 +101,15 @@ TEST(State, RefusesWhatIsWrong) {
   EXPECT_THAT(with("64", "65"), HasSubstr("no power of two"));
   for (const char* shape : {"[-1, 4]", "[4.0]", "[true]", "[\"4\"]", "[[4]]", "[9223372036854775808]"})
     EXPECT_THAT(with("[4, 96]", shape), HasSubstr("\"shape\"")) << shape;
+  const auto ones = [](int rank) {
+    std::string text = "[1";
+    for (int i = 1; i < rank; ++i) text += ", 1";
+    return text + "]";
+  };
+  EXPECT_EQ(with("[4, 96]", ones(16)), "no error");
+  EXPECT_THAT(with("[4, 96]", ones(17)),
+              HasSubstr("\"shape\" of the quant_state has 17 numbers, more than 16"));
+  EXPECT_THAT(with("64", std::string(20000, '[') + std::string(20000, ']')), HasSubstr("nested deeper"));
   EXPECT_THAT(with("[4, 96]", "null"), HasSubstr("no list"));
   EXPECT_THAT(with("[4, 96]", "[4294967296, 4294967296]"), HasSubstr("too large"));
   EXPECT_THAT(with("[4, 96]", "[4611686018427387904]"), HasSubstr("too large"));

@@ -220,6 +220,12 @@ TEST_P(WrongFile, IsNamed) {
   EXPECT_THAT(error_of(with(GetParam().change)), HasSubstr(GetParam().text));
 }
 
+Json repeated(const char* type, int count) {
+  Json parts = Json::array();
+  for (int i = 0; i < count; ++i) parts.push_back({{"type", type}});
+  return parts;
+}
+
 Json nested(const char* key, int depth) {
   Json json = {{"type", "Sequence"}, {key, Json::array()}};
   for (int i = 0; i < depth; ++i) json = {{"type", "Sequence"}, {key, Json::array({json})}};
@@ -316,6 +322,22 @@ INSTANTIATE_TEST_SUITE_P(
                 j["pre_tokenizer"] = {{"type", "Metaspace"}};
               },
               "type Metaspace are not"},
+        Wrong{"ManyNormalizers",
+              [](Json& j) {
+                j["normalizer"] = {{"type", "Sequence"}, {"normalizers", repeated("NFC", 65)}};
+              },
+              "normalizer.normalizers[64]: more than 64 normalizers"},
+        Wrong{"ManyPreTokenizers",
+              [](Json& j) {
+                j["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", repeated("Punctuation", 65)}};
+              },
+              "pre_tokenizer.pretokenizers[64]: more than 64 pre-tokenizers"},
+        Wrong{"TwoByteLevels",
+              [](Json& j) {
+                Json& parts = j["pre_tokenizer"]["pretokenizers"];
+                parts.push_back(Json(parts[1]));
+              },
+              "pre_tokenizer.pretokenizers[2]: a second ByteLevel"},
         Wrong{"DeepPreTokenizer", [](Json& j) { j["pre_tokenizer"] = nested("pretokenizers", 100); },
               "nested deeper"},
         Wrong{"NoType", [](Json& j) { j["pre_tokenizer"].erase("type"); }, "pre_tokenizer.type is missing"},
@@ -339,6 +361,15 @@ INSTANTIATE_TEST_SUITE_P(
                 j["post_processor"] = {{"type", "Sequence"}, {"processors", {part, part}}};
               },
               "processors[1]: a second template"},
+        Wrong{
+            "TemplateTwice",
+            [](Json& j) { j["post_processor"]["single"].push_back(Json(j["post_processor"]["single"][1])); },
+            "a template that has the text twice"},
+        Wrong{"TemplateOfManyTokens",
+              [](Json& j) {
+                j["post_processor"]["special_tokens"]["<s>"]["ids"] = std::vector<unsigned>(4097, 1);
+              },
+              "adds more than 4096 special tokens"},
         Wrong{"TemplateToken", [](Json& j) { j["post_processor"]["special_tokens"] = Json::object(); },
               "has no \"<s>\", which the template uses"},
         Wrong{"TemplateIds", [](Json& j) { j["post_processor"]["special_tokens"]["<s>"]["ids"] = {-1}; },
@@ -346,6 +377,11 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"TemplateB", [](Json& j) { j["post_processor"]["single"][1]["Sequence"]["id"] = "B"; },
               "can only use the sequence A"},
         Wrong{"Decoder", [](Json& j) { j["decoder"]["type"] = "WordPiece"; }, "type WordPiece are not"},
+        Wrong{"ManyDecoders",
+              [](Json& j) {
+                j["decoder"] = {{"type", "Sequence"}, {"decoders", repeated("Fuse", 65)}};
+              },
+              "decoder.decoders[64]: more than 64 decoders"},
         Wrong{"DeepDecoder", [](Json& j) { j["decoder"] = nested("decoders", 100); }, "nested deeper"}),
     [](const auto& info) { return std::string(info.param.name); });
 

@@ -139,6 +139,18 @@ TEST(DecodeImage, RefusesSizesBeforeItAsksForMemory) {
   EXPECT_THAT(decode_error(webp), HasSubstr("16384 x 16384 pixels, the limit is 178956970 pixels"));
 }
 
+TEST(DecodeImage, TheLimitIsTheCallers) {
+  for (const char* name : {"jpeg_rgb_0.jpg", "jpeg_rgb_0_progressive.jpg", "png_c2_d8.png",
+                           "webp_rgb_lossy.webp", "webp_rgb_lossless.webp"}) {
+    const std::string bytes = picture_bytes(name);
+    const Image image = decode_image(bytes, name);
+    const int64_t pixels = image.width * image.height;
+    EXPECT_EQ(decode_image(bytes, name, true, pixels).rgb, image.rgb) << name;
+    EXPECT_THAT(error_of([&] { decode_image(bytes, name, true, pixels - 1); }),
+                HasSubstr(fmt::format("the limit is {} pixels in all", pixels - 1)));
+  }
+}
+
 TEST(DecodeImage, RefusesThousandsOfScans) {
   const std::string jpeg = picture_bytes("jpeg_rgb_0_progressive.jpg");
   const size_t scan = jpeg.rfind("\xff\xda"), end = jpeg.size() - 2;

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "model/config.h"
 #include "model/decoder.h"
 #include "model/families/registry.h"
@@ -56,20 +57,21 @@ int64_t blocks_used(const io::Fields& config, int64_t depth) {
     fail(
         "{}: vision_feature_select_strategy \"{}\" drops a class token, which a Pixtral tower does not have; "
         "\"full\" is needed",
-        config.what(), strategy);
+        config.what(), printable(strategy, 40));
   return used;
 }
 
 Vision describe_vision(const io::Fields& config, const io::Fields& top, int64_t text_hidden) {
   if (const std::string type = config.string("model_type", "clip_vision_model"); type != "pixtral")
     fail("{}: model_type \"{}\" of the vision part is not known; nibble reads Llava with a \"pixtral\" tower",
-         config.what(), type);
+         config.what(), printable(type, 40));
   Vision vision;
   vision.name = "vision_tower";
   vision.patch_linear = "vision_tower.patch_conv";
   vision.channels = config.dimension("num_channels", 3, 64);
   vision.patch = config.dimension("patch_size", 16, 1024);
   vision.position_side = config.dimension("image_size", 1024, 1 << 20) / vision.patch;
+  if (vision.position_side == 0) fail("{}: image_size is below patch_size {}", config.what(), vision.patch);
   Stack& stack = vision.stack;
   stack.part = Part::vision;
   stack.hidden = config.dimension("hidden_size", 1024, 1 << 20);
@@ -112,7 +114,7 @@ Spec describe(const io::Fields& config) {
   const std::string type = text.string("model_type", "llama");
   if (type != "mistral" && type != "llama")
     fail("{}: model_type \"{}\" of the text part is not known; nibble reads Llava with mistral or llama",
-         text.what(), type);
+         text.what(), printable(type, 40));
   Spec spec;
   spec.family = "llava";
   spec.text = describe_decoder(text, config, type == "mistral" ? kMistral : kLlamaText, "language_model.model.",

@@ -37,14 +37,20 @@ Block vision_block(const std::string& name, int64_t dim, int64_t inner, float ep
   return out;
 }
 
-/// A list of block numbers below `limit`, in rising order.
+/// A list of block numbers below `limit`.
 std::vector<int64_t> block_list(const io::Fields& config, std::string_view key, std::vector<int64_t> fallback,
                                 int64_t limit) {
-  if (!config.has(key)) return fallback;
+  if (!config.has(key)) {
+    if (fallback.back() >= limit)
+      fail("{}: {} is missing, and its default names layer {} of only {}", config.what(), key,
+           fallback.back(), limit);
+    return fallback;
+  }
   std::vector<int64_t> out;
   for (const io::Json& n : config.array(key)) {
     if (!n.is_number_integer() || n.get<int64_t>() < 0 || n.get<int64_t>() >= limit)
-      fail("{}: {} holds {}, not the number of one of {} layers", config.what(), key, n.dump(), limit);
+      fail("{}: {} holds {}, not the number of one of {} layers", config.what(), key, io::value_text(n),
+           limit);
     out.push_back(n.get<int64_t>());
   }
   return out;

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "model/config.h"
 #include "model/decoder.h"
 #include "model/families/registry.h"
@@ -97,17 +98,18 @@ Rope describe_rope(const io::Fields& config, int64_t head_dim) {
   const std::string type = fields.string("rope_type", fields.string("type", "default"));
   if (type != "default" && type != "mrope")
     fail("{}: rope type \"{}\" is not known for this family; \"default\" and \"mrope\" are", fields.what(),
-         type);
+         printable(type, 40));
   Rope rope;
   rope.frequency = inverse_frequencies(theta, head_dim);
   const io::Json& sections = fields.array("mrope_section");
+  if (sections.size() != 3) fail("{}: mrope_section must be three numbers", fields.what());
   uint8_t axis = 0;
   for (const io::Json& n : sections) {
     if (!n.is_number_integer() || n.get<int64_t>() < 0 || n.get<int64_t>() > head_dim)
-      fail("{}: mrope_section holds {}, not a number of frequencies", fields.what(), n.dump());
+      fail("{}: mrope_section holds {}, not a number of frequencies", fields.what(), io::value_text(n));
     rope.axis.insert(rope.axis.end(), static_cast<size_t>(n.get<int64_t>()), axis++);
   }
-  if (sections.size() != 3 || rope.axis.size() != rope.frequency.size())
+  if (rope.axis.size() != rope.frequency.size())
     fail("{}: mrope_section must be three numbers that sum to {} (half of the head size)", fields.what(),
          head_dim / 2);
   return rope;
