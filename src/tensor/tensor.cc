@@ -42,22 +42,29 @@ void Tensor::Free::operator()(std::byte* p) const {
   ::operator delete[](p, std::align_val_t(kAlignment));
 }
 
+namespace {
+/// Reads n elements of type T, at any address: a file's tensors need not be aligned.
+template <class T, class F>
+void convert(const TensorView& source, float* target, const F& as_float) {
+  const auto* bytes = source.as<std::byte>();
+  for (int64_t i = 0, n = source.count(); i < n; ++i) {
+    T value;
+    std::memcpy(&value, bytes + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
+    target[i] = as_float(value);
+  }
+}
+}  // namespace
+
 void to_float(const TensorView& source, float* target) {
-  const int64_t n = source.count();
   switch (source.dtype) {
     case DType::f32:
-      if (n > 0) std::memcpy(target, source.data, static_cast<size_t>(n) * sizeof(float));
-      return;
+      return convert<float>(source, target, [](float v) { return v; });
     case DType::f64:
-      std::transform(source.as<double>(), source.as<double>() + n, target,
-                     [](double v) { return static_cast<float>(v); });
-      return;
+      return convert<double>(source, target, [](double v) { return static_cast<float>(v); });
     case DType::bf16:
-      std::transform(source.as<uint16_t>(), source.as<uint16_t>() + n, target, bf16_to_float);
-      return;
+      return convert<uint16_t>(source, target, [](uint16_t v) { return bf16_to_float(v); });
     case DType::f16:
-      std::transform(source.as<uint16_t>(), source.as<uint16_t>() + n, target, f16_to_float);
-      return;
+      return convert<uint16_t>(source, target, [](uint16_t v) { return f16_to_float(v); });
     default:
       NIBBLE_CHECK(false, "to_float of {}", dtype_name(source.dtype));
   }

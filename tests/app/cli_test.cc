@@ -404,7 +404,8 @@ TEST_F(Cli, EightBitsAreWrittenReadAndJudged) {
   EXPECT_EQ(config.at("load_in_4bit"), false);
   EXPECT_EQ(config.at("llm_int8_skip_modules"), io::Json::array({"lm_head"}));
   const Outcome inspected = nibble("inspect --json " + out);
-  for (const auto& [name, linear] : io::parse_json(inspected.out, "inspect").at("storage").at("linears").items())
+  const io::Json inspection = io::parse_json(inspected.out, "inspect");
+  for (const auto& [name, linear] : inspection.at("storage").at("linears").items())
     EXPECT_EQ(linear.at("stored"), "int8") << name;
   const std::string ask = " --image " + kPicture + " --prompt 'Describe this image.'";
   const Outcome answer = nibble("generate " + out + ask), original = nibble("generate " + kModel + ask);
