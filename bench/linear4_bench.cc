@@ -2,11 +2,14 @@
 //   cmake --build build --target bench_linear4 && build/bench_linear4
 // bytes_per_second of decode and read count the bytes that lie in memory (codes and absmax values); those of
 // both divide to the share of the memory's rate that decoding a token reaches. prefill counts multiplications
-// and additions as items.
+// and additions as items; onednn is oneDNN's own bf16 product of the same shape, with the weight laid out as
+// it likes.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <oneapi/dnnl/dnnl.hpp>
 #include <random>
 #include <vector>
 
@@ -89,7 +92,32 @@ void prefill(benchmark::State& state, DType dtype, Compute compute, bool four_bi
   state.SetItemsProcessed(state.iterations() * 2 * x.rows() * kOut * kIn);
 }
 
+/// range(0): rows. y (rows, kOut) f32 = x (rows, kIn) bf16 * W' (kIn, kOut) bf16, on oneDNN's threads.
+void onednn(benchmark::State& state) {
+  using dnnl::memory;
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  const memory::desc x({state.range(0), kIn}, memory::data_type::bf16, memory::format_tag::ab);
+  const memory::desc any({kIn, kOut}, memory::data_type::bf16, memory::format_tag::any);
+  const memory::desc y({state.range(0), kOut}, memory::data_type::f32, memory::format_tag::ab);
+#if DNNL_VERSION_MAJOR < 3
+  const dnnl::matmul::primitive_desc product(dnnl::matmul::desc(x, any, y), engine);
+#else
+  const dnnl::matmul::primitive_desc product(engine, x, any, y);
+#endif
+  const memory::desc weight(product.weights_desc());
+  memory xs(x, engine), ws(weight, engine), ys(y, engine);
+  for (const memory& m : {xs, ws, ys}) std::memset(m.get_data_handle(), 0, m.get_desc().get_size());
+  const dnnl::matmul matmul(product);
+  for (auto _ : state) {
+    matmul.execute(stream, {{DNNL_ARG_SRC, xs}, {DNNL_ARG_WEIGHTS, ws}, {DNNL_ARG_DST, ys}});
+    stream.wait();
+  }
+  state.SetItemsProcessed(state.iterations() * 2 * state.range(0) * kOut * kIn);
+}
+
 BENCHMARK(read)->UseRealTime();
+BENCHMARK(onednn)->Arg(64)->Arg(512)->UseRealTime();
 BENCHMARK_CAPTURE(decode, 16_bit_bf16, DType::bf16, Compute::bf16, false)->Arg(1)->UseRealTime();
 BENCHMARK_CAPTURE(decode, nf4_bf16, DType::bf16, Compute::bf16, true)
     ->RangeMultiplier(2)

@@ -116,7 +116,7 @@ void add_compute(CLI::App* command, Common& common) {
   command
       ->add_option("--compute", common.compute,
                    "Matrix products: f32 (the reference) or bf16 (the default where "
-                   "the CPU has AMX or AVX512-BF16)")
+                   "the CPU has AMX)")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("");
 }

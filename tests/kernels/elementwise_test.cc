@@ -156,7 +156,7 @@ TEST_P(OnTarget, SoftmaxSumsToItsResult) {
 }
 
 TEST_P(OnTarget, LinearIsTheReference) {
-  forbid_amx_for_test(true);
+  allow_for_test(Bf16Units::none);
   for (const int64_t rows : {1, 2, 3, 4, 5, 6, 11}) {
     for (const Compute compute : {Compute::f32, Compute::bf16}) {
       for (const int64_t in : {1, 2, 301, 1025}) {
@@ -171,7 +171,7 @@ TEST_P(OnTarget, LinearIsTheReference) {
       }
     }
   }
-  forbid_amx_for_test(false);
+  allow_for_test(Bf16Units::all);
 }
 
 TEST_P(OnTarget, AttentionOfOneQueryIsTheReference) {

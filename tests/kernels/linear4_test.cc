@@ -44,11 +44,11 @@ void expect_decoded_product(const Packed4& packed, Compute compute, std::initial
   }
 }
 
-// The last parameter keeps linear from matrix tiles (AMX), as machines without them do.
-class Linear4 : public testing::TestWithParam<std::tuple<DType, Compute, bool>> {
+// The last parameter keeps linear from instructions that other machines do not have.
+class Linear4 : public testing::TestWithParam<std::tuple<DType, Compute, Bf16Units>> {
  protected:
-  void SetUp() override { forbid_amx_for_test(std::get<2>(GetParam())); }
-  void TearDown() override { forbid_amx_for_test(false); }
+  void SetUp() override { allow_for_test(std::get<2>(GetParam())); }
+  void TearDown() override { allow_for_test(Bf16Units::all); }
 
   DType dtype() const { return std::get<0>(GetParam()); }
   Compute compute() const { return std::get<1>(GetParam()); }
@@ -116,9 +116,10 @@ TEST_P(Linear4, GivesARowTheSameBitsInAnyCompany) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Linear4,
-                         testing::Combine(testing::ValuesIn(quant::kDtypes),
-                                          testing::Values(Compute::f32, Compute::bf16), testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(
+    Types, Linear4,
+    testing::Combine(testing::ValuesIn(quant::kDtypes), testing::Values(Compute::f32, Compute::bf16),
+                     testing::Values(Bf16Units::all, Bf16Units::no_amx, Bf16Units::none)));
 
 // Values whose rounding is the point: ties of bf16 and f16, f16 subnormals, overflow to infinity.
 TEST(Linear4Test, RoundsAsTheReaders) {

@@ -37,11 +37,11 @@ struct Source {
   }
 };
 
-// The last parameter keeps linear from matrix tiles (AMX), as machines without them do.
-class Linear : public testing::TestWithParam<std::tuple<Shape3, DType, Compute, bool>> {
+// The last parameter keeps linear from instructions that other machines do not have.
+class Linear : public testing::TestWithParam<std::tuple<Shape3, DType, Compute, Bf16Units>> {
  protected:
-  void SetUp() override { forbid_amx_for_test(std::get<3>(GetParam())); }
-  void TearDown() override { forbid_amx_for_test(false); }
+  void SetUp() override { allow_for_test(std::get<3>(GetParam())); }
+  void TearDown() override { allow_for_test(Bf16Units::all); }
 };
 
 // Rounding errors of an fp32 sum of n random terms grow like the partial sums, |x| |w| / sqrt(n) each, over n
@@ -54,8 +54,9 @@ void expect_product(ConstMatrix y, ConstMatrix expected, ConstMatrix x, ConstMat
 }
 
 TEST_P(Linear, IsTheReference) {
-  const auto [shape, dtype, compute, without_amx] = GetParam();
-  ASSERT_TRUE(!without_amx || std::string_view(instruction_set()) != "AMX-BF16");
+  const auto [shape, dtype, compute, units] = GetParam();
+  ASSERT_TRUE(units == Bf16Units::all || std::string_view(instruction_set()) != "AMX-BF16");
+  ASSERT_TRUE(units != Bf16Units::none || std::string_view(instruction_set()) != "AVX512-BF16");
   const Source source(dtype, shape.out, shape.in, 1);
   const Weight weight = Weight::pack(source.tensor.view(), compute);
   EXPECT_EQ(weight.out(), shape.out);
@@ -79,7 +80,8 @@ INSTANTIATE_TEST_SUITE_P(
                                      Shape3{70, 1536, 100}, Shape3{129, 65, 192}, Shape3{600, 40, 70},
                                      Shape3{6, 8960, 3}),
                      testing::Values(DType::f32, DType::bf16, DType::f16),
-                     testing::Values(Compute::f32, Compute::bf16), testing::Bool()));
+                     testing::Values(Compute::f32, Compute::bf16),
+                     testing::Values(Bf16Units::all, Bf16Units::no_amx, Bf16Units::none)));
 
 TEST(LinearTest, WithoutInputsIsTheBias) {
   const Weight weight = Weight::pack(Tensor(DType::f32, {3, 0}).view(), Compute::f32);
@@ -154,8 +156,8 @@ TEST(LinearTest, GivesTheSameBitsForAnyThreads) {
 TEST(LinearTest, GivesARowTheSameBitsInAnyCompany) {
   const int64_t in = 1100, out = 200;
   const Source source(DType::bf16, out, in, 8);
-  for (const bool without_amx : {false, true}) {
-    forbid_amx_for_test(without_amx);
+  for (const Bf16Units units : {Bf16Units::all, Bf16Units::no_amx, Bf16Units::none}) {
+    allow_for_test(units);
     for (const Compute compute : {Compute::f32, Compute::bf16}) {
       const Weight weight = Weight::pack(source.tensor.view(), compute);
       const Strided x = random_matrix(150, in, 0, 9);
@@ -170,7 +172,7 @@ TEST(LinearTest, GivesARowTheSameBitsInAnyCompany) {
       }
     }
   }
-  forbid_amx_for_test(false);
+  allow_for_test(Bf16Units::all);
 }
 
 TEST(WeightTest, KeepsBf16InTwoBytes) {

@@ -18,12 +18,16 @@
 namespace nibble::kernels {
 namespace {
 
-std::atomic<bool> forbidden = false;
+std::atomic<Bf16Units> allowed = Bf16Units::all;
 
 }  // namespace
 
-void forbid_amx_for_test(bool forbid) {
-  forbidden = forbid;
+void allow_for_test(Bf16Units units) {
+  allowed = units;
+}
+
+Bf16Units allowed_units() {
+  return allowed;
 }
 
 TiledRows::TiledRows(ConstMatrix x) : col_tiles_((x.cols + kCols - 1) / kCols) {
@@ -121,7 +125,7 @@ NIBBLE_AMX void multiply_one(const uint16_t* a, int64_t n, const uint16_t* panel
 
 bool amx_usable() {
   static const bool usable = has_amx();
-  return usable && !forbidden;
+  return usable && allowed_units() == Bf16Units::all;
 }
 
 NIBBLE_AMX void amx_multiply_panel(const TiledRows& x, int64_t first, int64_t rows, const uint16_t* panel,

@@ -13,8 +13,12 @@ namespace nibble::kernels {
 /// True if this CPU and kernel let the process use AMX-BF16 tiles.
 bool amx_usable();
 
-/// Makes amx_usable() false (or what it was), so that tests reach what other machines run.
-void forbid_amx_for_test(bool forbid);
+/// Which instructions for bf16 products may be used where the CPU has them.
+enum class Bf16Units { all, no_amx, none };
+
+/// Limits them (or, with `all`, no longer), so that tests reach what other machines run.
+void allow_for_test(Bf16Units units);
+Bf16Units allowed_units();
 
 /// Rows rounded to bf16 (to nearest even) and cut into tiles of 16 rows by 32 columns, padded with zeros:
 /// [row / 16][column / 32][16][32].

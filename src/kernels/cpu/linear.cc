@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "kernels/cpu/amx.h"
+#include "kernels/cpu/dot.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/panels4.h"
 #include "kernels/cpu/rows.h"
@@ -80,6 +81,20 @@ const uint16_t* decoded_panel(const Codes4& w, int64_t p) {
   return panel;
 }
 
+/// dot_multiply_piece with all of panel p, which of a 4-bit weight is decoded piece by piece.
+void dot_multiply_panel(const TiledRows& x, int64_t first, int64_t rows, const Weight::Impl& w, int64_t p,
+                        float* sums) {
+  if (!w.codes4) return dot_multiply_piece(x, first, rows, 0, w.depth(), w.narrow_panel(p), sums);
+  const int64_t step = rows <= kFewRows ? kFewInputs : kPanelBlock;
+  auto* piece = scratch<uint16_t>(DType::bf16, step * kPanel);
+  Tables4 tables;
+  for (int64_t k = 0; k < w.in; k += step) {
+    const int64_t end = chunk_end(std::min(w.in, k + step));
+    decode_panel4(*w.codes4, p, k, end, tables, piece);
+    dot_multiply_piece(x, first, rows, k, end - k, piece, sums);
+  }
+}
+
 Matrix rounded_to_bf16(ConstMatrix x) {
   Matrix y(x.rows, x.cols);
   const int64_t grain = std::max<int64_t>(1, kRoundedAtOnce / std::max<int64_t>(1, x.cols));
@@ -96,7 +111,7 @@ Compute default_compute() {
 }
 
 const char* instruction_set() {
-  return amx_usable() ? "AMX-BF16" : row_target();
+  return amx_usable() ? "AMX-BF16" : dot_usable() ? "AVX512-BF16" : row_target();
 }
 
 void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, MutableMatrix y) {
@@ -117,6 +132,12 @@ void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, Mu
     return for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
       const uint16_t* panel = w.codes4 ? decoded_panel(*w.codes4, p) : w.narrow_panel(p);
       amx_multiply_panel(tiled, first, rows, panel, sums);
+    });
+  }
+  if (w.compute == Compute::bf16 && dot_usable()) {
+    const TiledRows tiled(x);
+    return for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
+      dot_multiply_panel(tiled, first, rows, w, p, sums);
     });
   }
   Matrix rounded;

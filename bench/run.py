@@ -1,0 +1,274 @@
+"""Runs the benchmarks and writes BENCHMARKS.md; see bench/run."""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+NIBBLE = BUILD / "nibble"
+PUBLISHED = ROOT / "tests/model/configs"
+TOKENIZER = ROOT / "models/qwen2-vl-tiny"
+GIB = 1 << 30
+SHARE, TIMES, SECONDS, MEMORY = "{:.0%}", "{:.2f} times", "{:.2f} s", "{:.2f} GiB"
+
+
+class Rows:
+    """The lines of BENCHMARKS.md by part, kept in a file between runs."""
+
+    def __init__(self, path):
+        self.path, self.parts = path, json.loads(path.read_text()) if path.exists() else {}
+
+    def start(self, part):
+        self.part = part
+        self.parts[part] = {"date": f"{datetime.date.today()}", "machine": machine(), "rows": []}
+
+    def add(self, what, ours, peer, value, limit, kind, more=False):
+        """A line: `value` in the format `kind`, at most `limit` (or, with `more`, at least)."""
+        ok = "" if limit is None else "yes" if (value >= limit if more else value <= limit) else "**no**"
+        bound = "-" if limit is None else ("at least " if more else "at most ") + kind.format(limit)
+        row = [what, ours, peer, kind.format(value), bound, ok]
+        print(" | ".join(row), flush=True)
+        self.parts[self.part]["rows"].append(row)
+        self.path.write_text(json.dumps(self.parts, indent=1) + "\n")
+
+
+def machine():
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    version = subprocess.run([NIBBLE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    return f"{len(os.sched_getaffinity(0))} cores of {cpu}, {memory:.0f} GiB, Linux {platform.release().split('-')[0]}; {version}"
+
+
+def run(*command, **options):
+    """Seconds, peak resident bytes and standard output of a command."""
+    start = time.perf_counter()
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, **options)
+    out = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"bench: {' '.join(map(str, command))} failed")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024, out
+
+
+def google(program, pattern):
+    """Real seconds, bytes and items per second by name."""
+    _, _, out = run(BUILD / program, f"--benchmark_filter={pattern}", "--benchmark_format=json",
+                    "--benchmark_repetitions=3", "--benchmark_report_aggregates_only=true",
+                    stderr=subprocess.DEVNULL)  # fmt: skip
+    return {b["run_name"].removesuffix("/real_time"): b for b in json.loads(out)["benchmarks"]
+            if b["aggregate_name"] == "median"}  # fmt: skip
+
+
+def peer(*arguments):
+    return json.loads(run(sys.executable, ROOT / "bench/peer.py", *arguments, stderr=subprocess.DEVNULL)[2].splitlines()[-1])
+
+
+def rate(bytes_per_second):
+    return f"{bytes_per_second / 1e9:.1f} GB/s"
+
+
+def flops(items_per_second):
+    return f"{items_per_second / 1e9:.0f} GFLOP/s"
+
+
+def fabricated(scratch, name, *options):
+    folder = scratch / (name + "".join(options).replace("--", "-"))
+    if not folder.exists():
+        print(f"making {folder}", flush=True)
+        run(BUILD / "tools/fabricate", PUBLISHED / f"{name}.json", "-o", folder, "--tokenizer", TOKENIZER, *options)
+    return folder
+
+
+def size(folder):
+    return sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+
+
+def forget(folder):
+    """Drops a folder's files from the page cache."""
+    for file in folder.glob("*.safetensors"):
+        with open(file, "rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def codes(rows, _):
+    g = google("bench_codes", ".")
+    speed = g["copy"]["bytes_per_second"]
+    for what in ("encode", "decode"):
+        for form in ("nf4", "fp4"):
+            ours = g[f"{what}/{form}_many"]["bytes_per_second"]
+            rows.add(f"{form.upper()} {what}, read and written", rate(ours), f"copy: {rate(speed)}", ours / speed, 0.5, SHARE, True)
+    other = peer("codes")
+    for what, name, least in (("encode", "quantize", 20), ("decode", "dequantize", 1.5)):
+        ours = g[f"{what}/nf4_one"]["real_time"] / 1e9
+        rows.add(f"NF4 {what}, 4096 x 4096 bf16", f"{ours * 1e3:.1f} ms", f"bitsandbytes: {other[name] * 1e3:.0f} ms",
+                 other[name] / ours, least, "{:.1f} times as fast", True)  # fmt: skip
+
+
+def products(rows, _):
+    g = google("bench_linear4", "read|onednn|decode/nf4_bf16/1/|prefill/.*/512")
+    reference = g["onednn/512"]["items_per_second"]
+    for name, what in (("16_bit_bf16", "16-bit weights"), ("nf4_bf16", "4-bit weights")):
+        ours = g[f"prefill/{name}/512"]["items_per_second"]
+        rows.add(f"512 rows by {what}", flops(ours), f"oneDNN bf16: {flops(reference)}", ours / reference, 0.5, SHARE, True)
+    ours, speed = g["decode/nf4_bf16/1"]["bytes_per_second"], g["read"]["bytes_per_second"]
+    rows.add("1 row by 4-bit weights, bytes of these", rate(ours), f"reading: {rate(speed)}", ours / speed, 0.6, SHARE, True)
+
+
+def checkpoint(rows, scratch):
+    source, out = fabricated(scratch, "Qwen2-VL-2B-Instruct"), scratch / "out"
+    command = [NIBBLE, "quantize", source, "-o", out, "--force", "--policy", "vision", "--rounding", "plain", "--quiet"]
+    run("cat", *source.glob("*.safetensors"))
+    for state in ("warm", "cold"):
+        times, others = [], []
+        for _ in range(3):
+            if state == "cold":
+                forget(source)
+            seconds, peak, _ = run(*command)
+            times.append(seconds)
+            if state == "cold":
+                forget(source)
+            others.append(copy(source, size(out), scratch / "copy"))
+        ours, other = statistics.median(times), statistics.median(others)
+        rows.add(f"quantize 2B, page cache {state}", SECONDS.format(ours), f"cat and write: {SECONDS.format(other)}",
+                 ours / other, 1.3, TIMES)  # fmt: skip
+    rows.add("quantize 2B, peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 1, MEMORY)
+
+
+def copy(source, written, target):
+    """Seconds of reading a checkpoint's files and writing so many bytes to a disk, one after the other."""
+    start = time.perf_counter()
+    buffer = bytearray(8 << 20)
+    for file in source.glob("*.safetensors"):
+        with open(file, "rb", buffering=0) as opened:
+            while opened.readinto(buffer):
+                pass
+    with open(target, "wb", buffering=0) as opened:
+        while written > 0:
+            written -= opened.write(memoryview(buffer)[: min(written, len(buffer))])
+        os.fsync(opened.fileno())
+    seconds = time.perf_counter() - start
+    target.unlink()
+    return seconds
+
+
+def operations(record):
+    """Multiplications and additions of measuring: products of the linears, Gram matrices, errors by these."""
+    shapes = {x["name"]: (x["shape"], x["tap"]) for x in record["inventory"]["linears"]}
+    total, taps = 0, set()
+    for error in record["errors"]:
+        (outs, ins), tap = shapes[error["name"]]
+        for modality in error["activation"].values():
+            total += 2 * modality["rows"] * outs * ins
+            total += 2 * outs * ins * ins if modality["rows"] else 0
+            total += 0 if tap in taps else 2 * modality["rows"] * ins * ins
+        taps.add(tap)
+    return total
+
+
+def measure(rows, scratch):
+    source, record = fabricated(scratch, "Qwen2-VL-2B-Instruct"), scratch / "measurements.json"
+    data = scratch / "data"
+    data.mkdir(exist_ok=True)
+    pictures = [json.loads(line) for line in (ROOT / "pictures/calibration/samples.jsonl").read_text().splitlines()]
+    seen = {p["image"]: {**p, "image": str(ROOT / "pictures/calibration" / p["image"])} for p in pictures}
+    (data / "samples.jsonl").write_text("".join(json.dumps(p) + "\n" for p in list(seen.values())[:8]))
+    texts = (ROOT / "texts/calibration.jsonl").read_text().splitlines(keepends=True)
+    (data / "texts.jsonl").write_text("".join(texts[:8]))
+    reference = google("bench_linear4", "onednn/512")["onednn/512"]["items_per_second"]
+    seconds, peak, _ = run(NIBBLE, "measure", source, "--data", data / "samples.jsonl", "--data", data / "texts.jsonl",
+                           "--rounding", "plain", "--effort", "none", "-o", record, "--quiet")  # fmt: skip
+    ours = operations(json.loads(record.read_text())) / seconds
+    rows.add(f"measure 2B, activation errors, {SECONDS.format(seconds)}", flops(ours), f"oneDNN bf16: {flops(reference)}",
+             ours / reference, 0.6, SHARE, True)  # fmt: skip
+    rows.add("measure 2B, activation errors, peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 2, MEMORY)
+
+
+def generate(rows, scratch):
+    source, four = fabricated(scratch, "Qwen2-VL-2B-Instruct"), scratch / "all4"
+    run(NIBBLE, "quantize", source, "-o", four, "--force", "--policy", "all", "--quiet")
+    g = google("bench_linear4", "read|onednn/512")
+    inventory = json.loads(run(NIBBLE, "inspect", source, "--json")[2])["linears"]
+    text = [x for x in inventory if x["part"] == "text"]
+    weights = sum(x["shape"][0] * x["shape"][1] for x in text)
+    word, words = " the", 512
+
+    def seconds(prompt, tokens):
+        return min(run(NIBBLE, "generate", four, "--raw", "--prompt", prompt, "--max-new-tokens", tokens)[0] for _ in range(3))
+
+    short = seconds(word, 1)
+    prefill = (seconds(word * words, 1) - short) / (words - 1)
+    token = (seconds(word, 33) - short) / 32
+    ours, reference = 2 * weights / prefill, g["onednn/512"]["items_per_second"]
+    rows.add("generate 2B from 4 bits, prefill of 512 tokens", flops(ours), f"oneDNN bf16: {flops(reference)}",
+             ours / reference, 0.5, SHARE, True)  # fmt: skip
+    read = sum(x["bytes4"] for x in text) / token
+    speed = g["read"]["bytes_per_second"]
+    rows.add("generate 2B, a token, 4-bit bytes", f"{token * 1e3:.0f} ms, {rate(read)}", f"reading: {rate(speed)}", read / speed,
+             0.6, SHARE, True)  # fmt: skip
+    other = peer("generate", four, words)
+    rows.add("generate 2B, a token", f"{token * 1e3:.0f} ms", f"transformers: {other['token'] * 1e3:.0f} ms",
+             other["token"] / token, 1, "{:.1f} times as fast", True)  # fmt: skip
+    ours = prefill * words
+    rows.add("generate 2B, prefill of 512 tokens", SECONDS.format(ours), f"transformers: {SECONDS.format(other['prefill'])}",
+             other["prefill"] / ours, 1, "{:.1f} times as fast", True)  # fmt: skip
+    _, peak, _ = run(NIBBLE, "generate", four, "--raw", "--prompt", word, "--max-new-tokens", 8)
+    rows.add("generate 2B, peak memory over the file", MEMORY.format(peak / GIB), MEMORY.format(size(four) / GIB), peak / size(four),
+             1.15, TIMES)  # fmt: skip
+
+
+def large(rows, scratch):
+    source, out = fabricated(scratch, "Llama-3.2-90B-Vision-Instruct", "--sparse"), scratch / "out90"
+    start = statistics.median(run(NIBBLE, "inspect", source)[0] for _ in range(5))
+    rows.add("inspect 90B", SECONDS.format(start), "-", start, 0.3, SECONDS)
+    seconds, peak, _ = run(NIBBLE, "quantize", source, "-o", out, "--force", "--policy", "vision", "--quiet")
+    rows.add(f"quantize 90B ({seconds / 60:.1f} min), peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 1, MEMORY)
+    run("rm", "-rf", out)
+
+
+PARTS = {"codes": codes, "products": products, "checkpoint": checkpoint, "measure": measure, "generate": generate,
+         "large": large}  # fmt: skip
+
+
+def write(rows):
+    text = ["# Benchmarks", "",
+            "Made by `bench/run`: nibble and what it is held against, measured in one run on the machine named under each",
+            "part. A share is of the peer's rate; the limit is what nibble sets itself.", ""]  # fmt: skip
+    for name in PARTS:
+        if name not in rows.parts:
+            continue
+        part = rows.parts[name]
+        text += [f"## {name}", "", f"{part['date']}; {part['machine']}", "",
+                 "| what | nibble | beside | ratio | limit | holds |", "|---|---|---|---|---|---|"]  # fmt: skip
+        text += ["| " + " | ".join(row) + " |" for row in part["rows"]]
+        text.append("")
+    notes = ROOT / "bench/notes.md"
+    if notes.exists():
+        text.append(notes.read_text().rstrip())
+    (ROOT / "BENCHMARKS.md").write_text("\n".join(text).rstrip() + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scratch", type=pathlib.Path, default=BUILD / "bench")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART")
+    options = parser.parse_args()
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    rows = Rows(BUILD / "bench.json")
+    for name in options.parts or PARTS:
+        rows.start(name)
+        PARTS[name](rows, options.scratch)
+        write(rows)
+
+
+if __name__ == "__main__":
+    main()
