@@ -22,6 +22,8 @@ using measure::Stored;
 constexpr size_t kHeldOut = 4;
 /// With fewer inputs than this, none is held out.
 constexpr size_t kFewest = 8;
+/// Times that runs are spent where the plan could change, each time by what the last ones showed.
+constexpr size_t kContests = 3;
 
 /// Samples of one picture stay together, so that what judges was not seen: their key, in order.
 std::string key_of(const data::Sample& sample) {
@@ -97,7 +99,9 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     rounding_ = {.kind = options_.rounding,
                  .damping = parse_pair("--damping", options_.damping),
                  .guard = 0,
-                 .mix = options_.mix >= 0 ? options_.mix : all_pictures() ? 0.5 : 0.25};
+                 .mix = options_.mix >= 0 ? options_.mix
+                        : all_pictures()  ? 0.5
+                                          : 0.1};
   if (options_.rounding != "plain" && options_.guard) add_guard();
   if (options_.rounding != "plain")
     store_ = std::make_unique<measure::RoundedStore>(
@@ -119,8 +123,8 @@ bool Calibration::all_pictures() const {
                      [](const auto& input) { return input.modality == records::Modality::vision; });
 }
 
-/// Codes that are chosen for the tokens of pictures and their prompts alone would harm plain text: a few windows of
-/// nibble's own texts count as well.
+/// Codes that are chosen for the tokens of pictures and their prompts alone would harm plain text: a few
+/// windows of nibble's own texts count as well.
 void Calibration::add_guard() {
   constexpr int64_t kWindow = 256;
   constexpr size_t kWindows = 8;
@@ -136,14 +140,13 @@ void Calibration::add_guard() {
 
 void Calibration::make_lockstep(InputSet& set) {
   if (set.walk)
-    set.lockstep = std::make_unique<measure::Lockstep>(*set.walk, groups_, inventory_, store_.get(), options_.memory);
+    set.lockstep =
+        std::make_unique<measure::Lockstep>(*set.walk, groups_, inventory_, store_.get(), options_.memory);
 }
 
 records::Measurements Calibration::measure() {
   const measure::Options options{
-      .rounding = rounding_,
-      .fuse = options_.fuse,
-      .allow_nonfinite = options_.allow_nonfinite};
+      .rounding = rounding_, .fuse = options_.fuse, .allow_nonfinite = options_.allow_nonfinite};
   records::Measurements out = measure::measure(statistics(), model_.name, options, store_.get());
   out.samples = std::ssize(calibration_.items);
   out.data = options_.data;
@@ -210,13 +213,20 @@ void Calibration::solo_runs(records::Measurements& out) {
     const int64_t bytes = plan::kl_budget(options_.budget, out)
                               ? plan::parse_budget("10%", out.inventory)
                               : plan::parse_budget(options_.budget, out.inventory);
-    run_alone(out, plan::contested_groups(out, bytes, most - names.size(), true));
+    size_t left = most - names.size();
+    for (size_t rounds = kContests; rounds > 0 && left > 0; --rounds) {
+      names = plan::contested_groups(out, bytes, (left + rounds - 1) / rounds, true);
+      if (names.empty()) break;
+      run_alone(out, names);
+      left -= names.size();
+    }
   }
   const auto quality = plan::prediction_quality(out);
-  tell(fmt::format(
-      "solo runs: {} of {} groups made; predicted from the others they rank with correlation {:.2f}, largest miss "
-      "{:.3g} times",
-      quality.run, quality.groups, quality.rank_correlation, quality.largest_miss));
+  tell(
+      fmt::format("solo runs: {} of {} groups made; predicted from the others they rank with correlation "
+                  "{:.2f}, largest miss "
+                  "{:.3g} times",
+                  quality.run, quality.groups, quality.rank_correlation, quality.largest_miss));
 }
 
 void Calibration::run_alone(records::Measurements& out, const std::vector<std::string>& names) {

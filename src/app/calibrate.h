@@ -1,4 +1,5 @@
-// A 16-bit model with its inputs, measured, rounded and judged: what quantize, measure and plan string together.
+// A 16-bit model with its inputs, measured, rounded and judged: what quantize, measure and plan string
+// together.
 #pragma once
 
 #include <memory>
@@ -18,16 +19,16 @@ struct CalibrationOptions {
   std::vector<std::string> data, verify;  // files; verify empty: a part of data is held out
   int64_t window = 2048;
   std::string rounding = "feedback";
-  std::string damping = "0.03,0.2";  // "VISION,TEXT"
-  double mix = -1;  // below 0: 0.5 where all inputs have pictures; with texts, which speak for more, 0.25
+  std::string damping = "0.03,0.1";  // "VISION,TEXT"
+  double mix = -1;    // below 0: 0.5 where all inputs have pictures; with texts, which speak for more, 0.1
   bool guard = true;  // where all inputs have pictures, nibble's own texts count in the statistics as well
   std::string effort = "auto";  // of solo runs: "none", "auto", "full"
   std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
   bool fuse = true, allow_nonfinite = false;
-  bool hold_out = false;                  // keep a part of data for verification
-  int64_t resample = 0;  // seed of a bootstrap of data by its pictures and texts; 0: data itself
-  int64_t memory = int64_t{4} << 30;      // bytes that hidden states may take
-  std::filesystem::path scratch = {};     // folder for rounded weights; empty: the system's
+  bool hold_out = false;              // keep a part of data for verification
+  int64_t resample = 0;               // seed of a bootstrap of data by its pictures and texts; 0: data itself
+  int64_t memory = int64_t{4} << 30;  // bytes that hidden states may take
+  std::filesystem::path scratch = {};  // folder for rounded weights; empty: the system's
 };
 
 /// Inputs that are run as a whole, with the lockstep over them.
@@ -84,10 +85,11 @@ std::array<records::Interval, 2> kl_by_modality(std::span<const records::Measure
                                                 std::span<const double> kl);
 
 /// Runs the plan on the held-out inputs beside a ranking by activation errors of the same bytes and rounding;
-/// where its real KL differs from the predicted, groups are un-quantized and quantized one at a time around it
-/// and the plan is made again within the budget, as long as that lowers the real KL. Returns the plan of the
-/// lowest, with all runs in its verification. Budgets "kl:X" and "match": the smallest plan whose real KL (for
-/// match: the upper end of its interval) keeps the limit. Without held-out inputs the plan comes back as it is.
+/// where its real KL differs from the predicted, groups are un-quantized and quantized one at a time around
+/// it and the plan is made again within the budget, as long as that lowers the real KL. Returns the plan of
+/// the lowest, with all runs in its verification. Budgets "kl:X" and "match": the smallest plan whose real KL
+/// (for match: the upper end of its interval) keeps the limit. Without held-out inputs the plan comes back as
+/// it is.
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
                                 records::Plan plan);
 

@@ -15,7 +15,9 @@
 #include "base/progress.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "kernels/ops.h"
 #include "plan/plan.h"
+#include "quant/format.h"
 #include "text/tokenizer.h"
 
 namespace nibble::app {
@@ -144,9 +146,10 @@ void add_json_flag(CLI::App* command, Common& common) {
 
 void add_calibration(CLI::App* command, CalibrationOptions& options) {
   command
-      ->add_option("--rounding", options.rounding,
-                   "Codes of NF4: plain (bitsandbytes' own), search, feedback (default: feedback for policy dynamic, "
-                   "plain for others)")
+      ->add_option(
+          "--rounding", options.rounding,
+          "Codes of NF4: plain (bitsandbytes' own), search, feedback (default: feedback for policy dynamic, "
+          "plain for others)")
       ->check(CLI::IsMember({"plain", "search", "feedback"}))
       ->type_name("R");
   command
@@ -156,13 +159,18 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->capture_default_str();
   command->add_flag_callback(
       "--no-guard", [&options] { options.guard = false; },
-      "Round by pictures alone: without --no-guard, some of nibble's own texts count where all inputs are pictures");
-  command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts among the inputs "
-                     "0.25)")
+      "Round by pictures alone: without --no-guard, some of nibble's own texts count where all inputs are "
+      "pictures");
+  command
+      ->add_option("--mix", options.mix,
+                   "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts "
+                   "among the inputs "
+                   "0.1)")
       ->check(CLI::Range(0.0, 1.0));
   command
-      ->add_option("--effort", options.effort,
-                   "Groups run alone in 4 bits: none, auto (a third of them, where the plan could change), full")
+      ->add_option(
+          "--effort", options.effort,
+          "Groups run alone in 4 bits: none, auto (a third of them, where the plan could change), full")
       ->check(CLI::IsMember({"none", "auto", "full"}))
       ->type_name("E")
       ->capture_default_str();
@@ -221,7 +229,8 @@ std::optional<std::array<double, 2>> parse_weights(const std::string& text) {
 }
 
 records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
-                       const std::string& policy, const std::string& budget, const plan::Preferences& preferences) {
+                       const std::string& policy, const std::string& budget,
+                       const plan::Preferences& preferences) {
   const auto& help = plan::find_policy(policy);
   const std::string limit = budget.empty() && help.needs_budget ? kDefaultBudget : budget;
   records::Plan out = plan::make_plan(measurements, policy, limit, preferences);
@@ -249,7 +258,8 @@ int run(int argc, char** argv) {
   CLI::App app("nibble: dynamic 4-bit quantization of Hugging Face checkpoints");
   app.name("nibble");
   app.set_version_flag("--version",
-                       fmt::format("nibble {} ({})", NIBBLE_VERSION, kernels::instruction_set()));
+                       fmt::format("nibble {} (codes by {}, bf16 products by {})", NIBBLE_VERSION,
+                                   quant::instruction_set(), kernels::instruction_set()));
   app.require_subcommand(1);
   app.footer(
       "Example:\n  nibble quantize Qwen/Qwen2-VL-2B-Instruct -o qwen2-vl-2b-dynamic --budget 10%\n"
