@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/threads.h"
 
 namespace nibble::measure {
@@ -152,7 +153,11 @@ void Walk::advance(size_t step, std::span<States* const> branches, run::Observer
 }
 
 void Walk::release(size_t step) {
-  for (const model::Linear* l : steps_[step].linears) runner_.weights().release(*l);
+  for (const model::Linear* l : steps_[step].linears) {
+    runner_.weights().release(*l);
+    runner_.weights().binding().drop(*l);
+  }
+  give_back_freed_memory();
 }
 
 void Walk::advance_blocks(const model::Stack& stack, int64_t index, const Inputs& inputs, size_t part,
