@@ -95,13 +95,19 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
   prepare(calibration_);
   if (!held.empty()) prepare(held_out_);
-  if (options_.rounding != "plain")
+  if (options_.rounding != "plain") {
+    // Prompts alone are few text rows: their statistics are damped more, and count less.
+    const bool pictures = all_pictures();
+    const std::string damping = !options_.damping.empty() ? options_.damping
+                                : pictures                ? "0.03,0.2"
+                                                          : "0.03,0.1";
     rounding_ = {.kind = options_.rounding,
-                 .damping = parse_pair("--damping", options_.damping),
+                 .damping = parse_pair("--damping", damping),
                  .guard = 0,
                  .mix = options_.mix >= 0 ? options_.mix
-                        : all_pictures()  ? 0.5
+                        : pictures        ? 0.5
                                           : 0.1};
+  }
   if (options_.rounding != "plain" && options_.guard) add_guard();
   if (options_.rounding != "plain")
     store_ = std::make_unique<measure::RoundedStore>(

@@ -19,9 +19,9 @@ struct CalibrationOptions {
   std::vector<std::string> data, verify;  // files; verify empty: a part of data is held out
   int64_t window = 2048;
   std::string rounding = "feedback";
-  std::string damping = "0.03,0.1";  // "VISION,TEXT"
-  double mix = -1;    // below 0: 0.5 where all inputs have pictures; with texts, which speak for more, 0.1
-  bool guard = true;  // where all inputs have pictures, nibble's own texts count in the statistics as well
+  std::string damping;  // "VISION,TEXT"; empty: 0.03,0.2 where all inputs have pictures, with texts 0.03,0.1
+  double mix = -1;      // below 0: 0.5 where all inputs have pictures; with texts, which speak for more, 0.1
+  bool guard = true;    // where all inputs have pictures, nibble's own texts count in the statistics as well
   std::string effort = "auto";  // of solo runs: "none", "auto", "full"
   std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
   bool fuse = true, allow_nonfinite = false;

@@ -153,10 +153,11 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->check(CLI::IsMember({"plain", "search", "feedback"}))
       ->type_name("R");
   command
-      ->add_option("--damping", options.damping,
-                   "VISION,TEXT: damping of the statistics that search and feedback round by")
-      ->type_name("D")
-      ->capture_default_str();
+      ->add_option(
+          "--damping", options.damping,
+          "VISION,TEXT: damping of the statistics that search and feedback round by (default: 0.03,0.2, with "
+          "texts among the inputs 0.03,0.1)")
+      ->type_name("D");
   command->add_flag_callback(
       "--no-guard", [&options] { options.guard = false; },
       "Round by pictures alone: without --no-guard, some of nibble's own texts count where all inputs are "
@@ -164,8 +165,7 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
   command
       ->add_option("--mix", options.mix,
                    "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts "
-                   "among the inputs "
-                   "0.1)")
+                   "among the inputs 0.1)")
       ->check(CLI::Range(0.0, 1.0));
   command
       ->add_option(
