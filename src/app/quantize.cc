@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include "app/commands.h"
 #include "base/error.h"
 #include "report/views.h"
@@ -13,7 +15,17 @@ struct Options {
   bool force = false;
 };
 
+void check(const Options& o) {
+  if (o.out.empty()) fail("-o is empty; name the folder to write");
+  if (o.max_shard_bytes <= 0)
+    fail("--max-shard-size is {} bytes; the largest file needs a positive size", o.max_shard_bytes);
+  // Also where the policy needs no data: a path that is wrong is a mistake.
+  for (const std::string& path : o.planning.calibration.data)
+    if (!std::filesystem::exists(path)) fail("{}: there is no such file or folder; correct --data", path);
+}
+
 void quantize(const Options& o, const Common& common) {
+  check(o);
   const model::Binding source = open_16bit(o.planning.model);
   io::OutputFolder folder = write::open_output(source, o.out, o.force);
   Planner planner(o.planning, source, common);
@@ -53,7 +65,6 @@ void add_quantize(CLI::App& app, Common& common) {
   plan->excludes(command->get_option("--measurements"));
   command->add_option("--max-shard-size", o->max_shard_bytes, "Largest safetensors file (5GB, 500MiB)")
       ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::PositiveNumber)
       ->type_name("SIZE")
       ->default_str("5GB");
   command->add_flag("--force", o->force, "Replace OUT if it exists");

@@ -420,6 +420,14 @@ TEST_F(Cli, EightBitsAreWrittenReadAndJudged) {
   expect_error("generate " + out + ask, "visual.blocks.0.mlp.fc1", "SCB");
 }
 
+TEST_F(Cli, QuantizeNamesOptionsThatCannotBe) {
+  const std::string quantize = "quantize " + kModel + " --policy all -o ";
+  expect_error(quantize + "''", "-o is empty");
+  expect_error(quantize + temp("out") + " --max-shard-size 0", "--max-shard-size", "positive");
+  expect_error(quantize + temp("out") + " --data " + temp("none"), temp("none"), "--data");
+  EXPECT_FALSE(fs::exists(temp("out")));
+}
+
 TEST_F(Cli, SizesOfNothingThatCanBe) {
   expect_error("inspect " + temp("none.json"), "none.json", "cannot open it");
   io::write_file(temp("empty.json"), "{}");
