@@ -107,11 +107,10 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                  .mix = options_.mix >= 0 ? options_.mix
                         : pictures        ? 0.5
                                           : 0.1};
-  }
-  if (options_.rounding != "plain" && options_.guard) add_guard();
-  if (options_.rounding != "plain")
+    if (options_.guard) add_guard();
     store_ = std::make_unique<measure::RoundedStore>(
         options_.scratch.empty() ? std::filesystem::temp_directory_path() : options_.scratch);
+  }
 }
 
 void Calibration::prepare(InputSet& set) {

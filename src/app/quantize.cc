@@ -1,7 +1,6 @@
-#include <filesystem>
-
 #include "app/commands.h"
 #include "base/error.h"
+#include "data/samples.h"
 #include "report/views.h"
 #include "write/checkpoint.h"
 
@@ -15,17 +14,11 @@ struct Options {
   bool force = false;
 };
 
-void check(const Options& o) {
-  if (o.out.empty()) fail("-o is empty; name the folder to write");
+void quantize(const Options& o, const Common& common) {
   if (o.max_shard_bytes <= 0)
     fail("--max-shard-size is {} bytes; the largest file needs a positive size", o.max_shard_bytes);
   // Also where the policy needs no data: a path that is wrong is a mistake.
-  for (const std::string& path : o.planning.calibration.data)
-    if (!std::filesystem::exists(path)) fail("{}: there is no such file or folder; correct --data", path);
-}
-
-void quantize(const Options& o, const Common& common) {
-  check(o);
+  data::check_samples(o.planning.calibration.data);
   const model::Binding source = open_16bit(o.planning.model);
   io::OutputFolder folder = write::open_output(source, o.out, o.force);
   Planner planner(o.planning, source, common);

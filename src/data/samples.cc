@@ -34,6 +34,16 @@ fs::file_type type_at(const fs::path& path) {
   return type;
 }
 
+/// What stands at a name that the user gave. Throws Error where nothing does.
+fs::file_type found_type(const std::string& name) {
+  if (name.empty()) fail("the name of the data is empty; --data takes a file or a folder");
+  const fs::file_type type = type_at(name);
+  if (type == fs::file_type::not_found)
+    fail("{}: no such file or folder; --data takes samples.jsonl, a text .jsonl or a folder of pictures",
+         name);
+  return type;
+}
+
 fs::path picture_of(const io::Json& name, const fs::path& folder, const std::string& what) {
   if (!name.is_string()) fail("{}: a picture's path is {}, not a text", what, io::value_text(name));
   const fs::path path = folder / name.get<std::string>();
@@ -112,19 +122,18 @@ std::vector<Sample> read_samples(std::span<const std::string> files) {
   std::vector<Sample> out;
   for (const std::string& name : files) {
     const fs::path path = name;
-    if (name.empty()) fail("the name of the data is empty; --data takes a file or a folder");
-    const fs::file_type type = type_at(path);
-    if (type == fs::file_type::directory)
+    if (found_type(name) == fs::file_type::directory)
       read_folder(path, out);
-    else if (type == fs::file_type::not_found)
-      fail("{}: no such file or folder; --data takes samples.jsonl, a text .jsonl or a folder of pictures",
-           name);
     else if (is_picture(path))
       fail("{}: is a picture; give its folder, or a samples.jsonl that names it", name);
     else
       read_lines(path, out);
   }
   return out;
+}
+
+void check_samples(std::span<const std::string> files) {
+  for (const std::string& name : files) found_type(name);
 }
 
 }  // namespace nibble::data

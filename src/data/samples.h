@@ -30,4 +30,7 @@ inline constexpr const char* kDefaultPrompt = "Describe this image.";
 /// nothing in it at all.
 std::vector<Sample> read_samples(std::span<const std::string> files);
 
+/// Throws Error, as read_samples does, where a name is empty or nothing is there; reads nothing.
+void check_samples(std::span<const std::string> files);
+
 }  // namespace nibble::data

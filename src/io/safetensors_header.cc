@@ -17,7 +17,6 @@ namespace {
 
 constexpr size_t kMaxTensors = 1'000'000;
 constexpr size_t kMaxMetadata = 1'000'000;
-constexpr size_t kMaxRank = 16;
 constexpr std::string_view kMetadata = "__metadata__";
 constexpr std::string_view kGetAgain = "the file is damaged, get it again";
 

@@ -20,12 +20,12 @@ namespace nibble::kernels {
 /// products summed in fp32.
 enum class Compute { f32, bf16 };
 
-/// bf16 where the CPU has AMX-BF16, which makes it several times as fast as f32; f32 elsewhere, where bf16 would be
-/// no faster (weights that come as bf16 take two bytes either way).
+/// bf16 where the CPU has AMX-BF16, which makes it several times as fast as f32; f32 elsewhere, also with
+/// AVX512-BF16, which makes it twice as fast (weights that come as bf16 take two bytes either way).
 Compute default_compute();
 
-/// The best instruction set in use for linear, for `--version`: "AMX-BF16", or Highway's name ("AVX3",
-/// "AVX2", ...).
+/// The best instruction set in use for linear, for `--version`: "AMX-BF16", "AVX512-BF16", or Highway's name
+/// ("AVX3", "AVX2", ...).
 const char* instruction_set();
 
 /// The weight (out, in) of a linear, laid out for products. Cheap to copy (shared, immutable).

@@ -27,8 +27,8 @@ std::string respell(std::string_view name, Spelling spelling);
 enum class ImageFormat { none, qwen2_vl, mllama, pixtral };
 
 struct Family {
-  std::string_view model_type;  // of config.json
-  std::string_view title;       // for people
+  std::string_view model_type;   // of config.json
+  std::string_view title;        // for people
   std::string_view model_class;  // of transformers, which loads a checkpoint
 
   /// The model that a config.json describes, published or transformers-5 style. Throws Error naming the
@@ -60,7 +60,7 @@ const Family& find_family(const io::Fields& config);
 /// The model that a config.json of this family describes. Throws Error naming the field, also where the sizes
 /// give a tensor, or all tensors together, more than kMaxParameters elements.
 Spec describe(const Family& family, const io::Fields& config);
-/// With so many elements, in whatever dtypes, no sum of bytes overflows.
-inline constexpr int64_t kMaxParameters = int64_t{1} << 56;
+/// With so many elements, in whatever storage, no sum of bytes overflows.
+inline constexpr int64_t kMaxParameters = (int64_t{1} << 53) - 1;
 
 }  // namespace nibble::model

@@ -1,18 +1,10 @@
 #include "model/sizes.h"
 
 #include "base/checked.h"
-#include "base/error.h"
 #include "quant/format.h"
 #include "quant/state.h"
 
 namespace nibble::model {
-namespace {
-
-/// Below this, no sum of bytes overflows, in any storage.
-constexpr int64_t kMostParameters = int64_t{1} << 53;
-
-}  // namespace
-
 int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset) {
   quant::Packed4 packed;
   packed.shape = {out, in};
@@ -34,10 +26,7 @@ records::Inventory inventory_of(const Spec& spec, DType dtype, const std::string
   out.family = spec.family;
   out.model = model;
   for (const TensorSpec& tensor : tensor_table(spec)) {
-    const int64_t count = checked_product(tensor.shape).value_or(kMostParameters);
-    if (count >= kMostParameters - out.parameters)
-      fail("{}: with tensor {} of shape {} the model has more than 2^53 parameters; correct its sizes", model,
-           tensor.name, shape_text(tensor.shape));
+    const int64_t count = checked_product(tensor.shape).value();
     out.parameters += count;
     if (!tensor.linear) {
       out.other_bytes += count * dtype_size(dtype);

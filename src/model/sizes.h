@@ -17,7 +17,7 @@ int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset);
 void set_dtype(records::LinearRecord& linear, DType dtype);
 
 /// The linears with their sizes where every tensor is stored as `dtype`. `model` is the name that the user
-/// gave. Throws Error for sizes of 2^53 parameters and more.
+/// gave. The spec is one of describe() (family.h), which bounds its sizes.
 records::Inventory inventory_of(const Spec& spec, DType dtype, const std::string& model);
 
 }  // namespace nibble::model

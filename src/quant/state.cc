@@ -18,7 +18,6 @@ using nlohmann::json;
 
 constexpr std::string_view kStatePrefix = ".quant_state.bitsandbytes__";
 constexpr int64_t kLongestState = 1 << 16;  // bytes of JSON; real ones have less than 300
-constexpr size_t kMaxRank = 16;             // as in the header of a safetensors file
 constexpr std::array<std::string_view, 7> kFields = {
     "quant_type", "blocksize", "dtype", "shape", "nested_blocksize", "nested_dtype", "nested_offset"};
 

@@ -15,6 +15,9 @@ namespace nibble {
 
 using Shape = std::vector<int64_t>;
 
+/// The most dimensions that a tensor of a file may have.
+inline constexpr size_t kMaxRank = 16;
+
 /// "[4096, 64]".
 std::string shape_text(const Shape& shape);
 

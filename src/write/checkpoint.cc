@@ -199,6 +199,7 @@ io::Json config_of_plan(const model::Binding& source, const records::Plan& plan)
 }
 
 io::OutputFolder open_output(const model::Binding& source, const fs::path& out, bool force) {
+  if (out.empty()) fail("-o is empty; name the folder to write");
   const io::Json& config = source.checkpoint().config();
   const bool marked = config.contains("quantization_config") && !config["quantization_config"].is_null();
   if (source.quantized() || marked)

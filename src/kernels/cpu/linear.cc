@@ -81,9 +81,15 @@ const uint16_t* decoded_panel(const Codes4& w, int64_t p) {
   return panel;
 }
 
-/// dot_multiply_piece with all of panel p, which of a 4-bit weight is decoded piece by piece.
-void dot_multiply_panel(const TiledRows& x, int64_t first, int64_t rows, const Weight::Impl& w, int64_t p,
-                        float* sums) {
+/// Rows of x times panel p on AMX; of a 4-bit weight all of it is decoded first.
+void multiply_on_amx(const TiledRows& x, int64_t first, int64_t rows, const Weight::Impl& w, int64_t p,
+                     float* sums) {
+  amx_multiply_panel(x, first, rows, w.codes4 ? decoded_panel(*w.codes4, p) : w.narrow_panel(p), sums);
+}
+
+/// The same with AVX512-BF16; a 4-bit weight is decoded piece by piece.
+void multiply_by_dots(const TiledRows& x, int64_t first, int64_t rows, const Weight::Impl& w, int64_t p,
+                      float* sums) {
   if (!w.codes4) return dot_multiply_piece(x, first, rows, 0, w.depth(), w.narrow_panel(p), sums);
   const int64_t step = rows <= kFewRows ? kFewInputs : kPanelBlock;
   auto* piece = scratch<uint16_t>(DType::bf16, step * kPanel);
@@ -127,17 +133,11 @@ void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, Mu
     }
     return;
   }
-  if (w.compute == Compute::bf16 && amx_usable()) {
+  if (w.compute == Compute::bf16 && (amx_usable() || dot_usable())) {
+    const auto multiply = amx_usable() ? multiply_on_amx : multiply_by_dots;
     const TiledRows tiled(x);
     return for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
-      const uint16_t* panel = w.codes4 ? decoded_panel(*w.codes4, p) : w.narrow_panel(p);
-      amx_multiply_panel(tiled, first, rows, panel, sums);
-    });
-  }
-  if (w.compute == Compute::bf16 && dot_usable()) {
-    const TiledRows tiled(x);
-    return for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
-      dot_multiply_panel(tiled, first, rows, w, p, sums);
+      multiply(tiled, first, rows, w, p, sums);
     });
   }
   Matrix rounded;
