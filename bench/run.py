@@ -32,9 +32,9 @@ class Rows:
 
     def add(self, what, ours, peer, value, limit, kind, more=False):
         """A line: `value` in the format `kind`, at most `limit` (or, with `more`, at least)."""
-        ok = "" if limit is None else "yes" if (value >= limit if more else value <= limit) else "**no**"
-        bound = "-" if limit is None else ("at least " if more else "at most ") + kind.format(limit)
-        row = [what, ours, peer, kind.format(value), bound, ok]
+        holds = value >= limit if more else value <= limit
+        bound = ("at least " if more else "at most ") + kind.format(limit)
+        row = [what, ours, peer, kind.format(value), bound, "yes" if holds else "**no**"]
         print(" | ".join(row), flush=True)
         self.parts[self.part]["rows"].append(row)
         self.path.write_text(json.dumps(self.parts, indent=1) + "\n")
@@ -42,7 +42,7 @@ class Rows:
 
 def machine():
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    version = subprocess.run([NIBBLE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    version = run(NIBBLE, "--version")[2].strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return f"{len(os.sched_getaffinity(0))} cores of {cpu}, {memory:.0f} GiB, Linux {platform.release().split('-')[0]}; {version}"
 
@@ -82,9 +82,10 @@ def flops(items_per_second):
 
 def fabricated(scratch, name, *options):
     folder = scratch / (name + "".join(options).replace("--", "-"))
-    if not folder.exists():
-        print(f"making {folder}", flush=True)
-        run(BUILD / "tools/fabricate", PUBLISHED / f"{name}.json", "-o", folder, "--tokenizer", TOKENIZER, *options)
+    if folder.exists():
+        return folder
+    print(f"making {folder}", flush=True)
+    run(BUILD / "tools/fabricate", PUBLISHED / f"{name}.json", "-o", folder, "--tokenizer", TOKENIZER, *options)
     # The small tokenizer has special tokens of its own.
     path = folder / "config.json"
     ids = {k: v for k, v in json.loads((TOKENIZER / "config.json").read_text()).items() if k.endswith("_token_id")}
@@ -227,7 +228,7 @@ def generate(rows, scratch):
     ours = prefill * words
     rows.add("generate 2B, prefill of 512 tokens", SECONDS.format(ours), f"transformers: {SECONDS.format(other['prefill'])}",
              other["prefill"] / ours, 1, "{:.1f} times as fast", True)  # fmt: skip
-    _, peak, _ = run(NIBBLE, "generate", four, "--raw", "--prompt", word, "--max-new-tokens", 8)
+    peak = run(NIBBLE, "generate", four, "--raw", "--prompt", word, "--max-new-tokens", 8)[1]
     rows.add("generate 2B, peak memory over the file", MEMORY.format(peak / GIB), MEMORY.format(size(four) / GIB), peak / size(four),
              1.15, TIMES)  # fmt: skip
 
@@ -257,9 +258,7 @@ def write(rows):
                  "| what | nibble | beside | ratio | limit | holds |", "|---|---|---|---|---|---|"]  # fmt: skip
         text += ["| " + " | ".join(row) + " |" for row in part["rows"]]
         text.append("")
-    notes = ROOT / "bench/notes.md"
-    if notes.exists():
-        text.append(notes.read_text().rstrip())
+    text.append((ROOT / "bench/notes.md").read_text().rstrip())
     (ROOT / "BENCHMARKS.md").write_text("\n".join(text).rstrip() + "\n")
 
 
