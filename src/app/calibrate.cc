@@ -25,6 +25,9 @@ constexpr size_t kFewest = 8;
 /// Times that runs are spent where the plan could change, each time by what the last ones showed.
 constexpr size_t kContests = 3;
 
+/// Predictions that rank the groups that were run no better than this are said to be poor.
+constexpr double kPoorCorrelation = 0.5;
+
 /// Samples of one picture stay together, so that what judges was not seen: their key, in order.
 std::string key_of(const data::Sample& sample) {
   if (sample.plain) return sample.id.substr(0, sample.id.find('#'));
@@ -84,6 +87,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     fail("{}: is quantized; measure the 16-bit checkpoint that it was made of", name);
   options_.data = data_files(options_.data, "calibration", model_.maker);
   inventory_ = model_.binding.inventory(name);
+  inventory_.weights = model_.binding.fingerprint();
   groups_ = records::group_linears(inventory_, options_.fuse);
   std::vector<data::Sample> samples = data::read_samples(options_.data), held;
   if (options_.resample != 0) samples = resampled(samples, options_.resample);
@@ -91,6 +95,9 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     held = data::read_samples(options_.verify);
   else if (options_.hold_out)
     held = take_held_out(samples);
+  if (options_.hold_out && held.empty())
+    tell(fmt::format("with fewer than {} inputs none is held out, and the plan is not verified; give more, or --verify",
+                     kFewest));
   calibration_.items = items_of(samples, options_.data, model_.maker, options_.window);
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
   prepare(calibration_);
@@ -156,6 +163,7 @@ records::Measurements Calibration::measure() {
   out.samples = std::ssize(calibration_.items);
   out.data = options_.data;
   out.window = options_.window;
+  out.inventory.weights = inventory_.weights;
   inventory_ = out.inventory;
   groups_ = records::group_linears(inventory_, options_.fuse);
   for (const records::Group& group : groups_)
@@ -227,11 +235,13 @@ void Calibration::solo_runs(records::Measurements& out) {
     }
   }
   const auto quality = plan::prediction_quality(out);
+  const bool poor = !full && quality.run > 2 && quality.rank_correlation < kPoorCorrelation;
   tell(
       fmt::format("solo runs: {} of {} groups made; predicted from the others they rank with correlation "
                   "{:.2f}, largest miss "
-                  "{:.3g} times",
-                  quality.run, quality.groups, quality.rank_correlation, quality.largest_miss));
+                  "{:.3g} times{}",
+                  quality.run, quality.groups, quality.rank_correlation, quality.largest_miss,
+                  poor ? ": poor predictions; --effort full runs all groups" : ""));
 }
 
 void Calibration::run_alone(records::Measurements& out, const std::vector<std::string>& names) {

@@ -13,8 +13,8 @@
 
 namespace nibble::app {
 
-/// How a model is measured. The defaults of rounding are those that did best on trained models of all
-/// families (README, "How it works").
+/// How a model is measured. The defaults of rounding are those that did best on the trained
+/// models of tests/zoo/quality.
 struct CalibrationOptions {
   std::vector<std::string> data, verify;  // files; verify empty: a part of data is held out
   int64_t window = 2048;

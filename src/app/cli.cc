@@ -1,5 +1,6 @@
 #include "app/cli.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -13,6 +14,7 @@
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/size.h"
 #include "base/text.h"
 #include "base/threads.h"
 #include "kernels/ops.h"
@@ -74,7 +76,7 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
   CLI::App* command = app.add_subcommand(name, what);
   command->footer("Example:\n  " + example);
   command->add_option("--threads", common.threads, "Threads to use (default: all)")
-      ->check(CLI::Range(1, 4096))
+      ->check(in_range(1, 4096))
       ->type_name("N");
   command->add_flag("--quiet", common.quiet, "No progress lines");
   command->callback([&common, action = std::move(action)] {
@@ -94,22 +96,55 @@ void print_json(const io::Json& json) {
   print(io::dump_json(json) + "\n");
 }
 
-void add_model(CLI::App* command, std::string& model) {
-  command->add_option("MODEL", model, "Checkpoint folder, or hub name in the local cache")->required();
+CLI::Validator in_range(int64_t low, int64_t high) {
+  return CLI::Validator(
+      [low, high](const std::string& text) {
+        int64_t value = 0;
+        const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool fits = status == std::errc() && end == text.data() + text.size() && value >= low && value <= high;
+        return fits ? "" : fmt::format("{} is no whole number from {} to {}", printable(text, 40), low, high);
+      },
+      "");
+}
+
+CLI::Validator one_of(std::vector<std::string> words) {
+  return CLI::Validator(
+      [words = std::move(words)](const std::string& text) {
+        const bool known = std::find(words.begin(), words.end(), text) != words.end();
+        return known ? "" : fmt::format("{} is none of {}", printable(text, 40), fmt::join(words, ", "));
+      },
+      "");
+}
+
+CLI::Option* add_size(CLI::App* command, const std::string& name, int64_t& bytes, const std::string& help) {
+  return command
+      ->add_option_function<std::string>(
+          name, [&bytes](const std::string& text) { bytes = *parse_size(text); }, help)
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return parse_size(text) ? ""
+                                    : fmt::format("{} is no size such as 4GiB, 500 MB or 0.5GB", printable(text, 40));
+          },
+          ""))
+      ->type_name("SIZE");
+}
+
+void add_model(CLI::App* command, std::string& model, const std::string& also) {
+  command->add_option("MODEL", model, "Checkpoint folder, or hub name in the local cache" + also)->required();
 }
 
 void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window) {
   command->add_option("--data", data, "samples.jsonl, text jsonl or folder of pictures; may be repeated")
       ->type_name("FILE");
   command->add_option("--window", window, "Tokens of a window that plain texts are cut into")
-      ->check(CLI::Range(2, 1 << 20))
+      ->check(in_range(2, 1 << 20))
       ->type_name("N")
       ->capture_default_str();
 }
 
 void add_max_new_tokens(CLI::App* command, int64_t& tokens) {
   command->add_option("--max-new-tokens", tokens, "Longest answer, in tokens")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(in_range(1, 1 << 20))
       ->type_name("N")
       ->capture_default_str();
 }
@@ -117,10 +152,10 @@ void add_max_new_tokens(CLI::App* command, int64_t& tokens) {
 void add_compute(CLI::App* command, Common& common) {
   command
       ->add_option("--compute", common.compute,
-                   "Matrix products: f32 (the reference) or bf16 (the default where "
-                   "the CPU has AMX)")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("");
+                   "Matrix products: f32 (the reference), or bf16 (the default for models from 500 MB where the "
+                   "CPU has AMX or AVX512-BF16)")
+      ->check(one_of({"f32", "bf16"}))
+      ->type_name("TYPE");
 }
 
 void add_budget(CLI::App* command, std::string& budget) {
@@ -150,7 +185,7 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
           "--rounding", options.rounding,
           "Codes of NF4: plain (bitsandbytes' own), search, feedback (default: feedback for policy dynamic, "
           "plain for others)")
-      ->check(CLI::IsMember({"plain", "search", "feedback"}))
+      ->check(one_of({"plain", "search", "feedback"}))
       ->type_name("R");
   command
       ->add_option(
@@ -166,24 +201,31 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->add_option("--mix", options.mix,
                    "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts "
                    "among the inputs 0.1)")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            double share = 0;
+            const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), share);
+            const bool fits =
+                status == std::errc() && end == text.data() + text.size() && share >= 0 && share <= 1;
+            return fits ? "" : fmt::format("{} is no number from 0 to 1", printable(text, 40));
+          },
+          ""))
+      ->type_name("SHARE");
   command
       ->add_option(
           "--effort", options.effort,
           "Groups run alone in 4 bits: none, auto (a third of them, where the plan could change), full")
-      ->check(CLI::IsMember({"none", "auto", "full"}))
+      ->check(one_of({"none", "auto", "full"}))
       ->type_name("E")
       ->capture_default_str();
-  command->add_option("--memory", options.memory, "Memory for hidden states (4GiB); with less, more passes")
-      ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::PositiveNumber)
-      ->type_name("SIZE")
+  add_size(command, "--memory", options.memory, "Memory for hidden states; with less, more passes")
       ->default_str("4GiB");
   command
       ->add_option_function<std::string>(
           "--fuse", [&options](const std::string& text) { options.fuse = text == "on"; },
           "off: linears that serving engines fuse (q/k/v, gate/up) may be stored differently")
-      ->check(CLI::IsMember({"on", "off"}))
+      ->check(one_of({"on", "off"}))
+      ->type_name("on|off")
       ->default_str("on");
 }
 
@@ -269,16 +311,20 @@ int run(int argc, char** argv) {
     for (auto* add : {add_inspect, add_measure, add_plan, add_quantize, add_verify, add_eval, add_compare,
                       add_report, add_card, add_generate, add_trace})
       add(app, common);
-    app.parse(argc, argv);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::CallForHelp&) {
+      print(app.help());
+    } catch (const CLI::CallForVersion& e) {
+      print(std::string(e.what()) + "\n");
+    }
     return 0;
-  } catch (const CLI::CallForHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::CallForVersion& e) {
-    return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    if (app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-')
+    const auto chosen = app.get_subcommands();
+    if (chosen.empty() && argc > 1 && argv[1][0] != '-')
       return complain(fmt::format("there is no command \"{}\"; see nibble --help for the commands", argv[1]));
-    return complain(fmt::format("{}; see nibble --help", e.what()));
+    return complain(fmt::format("{}; see nibble {}--help", e.what(),
+                                chosen.empty() ? "" : chosen.front()->get_name() + " "));
   } catch (const std::bad_alloc&) {
     return complain("out of memory; close other programs, or use a machine with more");
   } catch (const std::exception& e) {

@@ -29,7 +29,13 @@ void add_card(CLI::App& app, Common& common);
 CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, const std::string& what,
                       const std::string& example, std::function<void()> action);
 /// Further options that several commands share.
-void add_model(CLI::App* command, std::string& model);
+/// Checks of an option's text that say what is wrong with it and leave help lines short.
+CLI::Validator in_range(int64_t low, int64_t high);
+CLI::Validator one_of(std::vector<std::string> words);
+/// An option that takes a size (parse_size).
+CLI::Option* add_size(CLI::App* command, const std::string& name, int64_t& bytes, const std::string& help);
+/// `also`: what else this command takes for a model.
+void add_model(CLI::App* command, std::string& model, const std::string& also = "");
 void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window);
 void add_max_new_tokens(CLI::App* command, int64_t& tokens);
 void add_compute(CLI::App* command, Common& common);

@@ -306,6 +306,7 @@ std::vector<ComparedModel> run_made(CompareOptions o, const Common& common) {
   o.planning.model = o.models[0];
   o.planning.calibration.window = o.questions.window;
   if (o.planning.budget.empty()) o.planning.budget = kDefaultBudget;
+  plan::check_budget(o.planning.budget, model::Binding(io::resolve_model(o.models[0])).inventory(o.models[0]));
   return Policies(o, common).run();
 }
 
@@ -345,7 +346,7 @@ void add_making(CLI::App* command, CompareOptions& o) {
   command
       ->add_option("--seeds", o.seeds,
                    "Repeat calibration with N resamples of its inputs and show the spread of KL")
-      ->check(CLI::Range(1, 1000))
+      ->check(in_range(1, 1000))
       ->type_name("N");
   add_planning(command, o.planning);
   const auto all = command->get_options();

@@ -31,7 +31,9 @@ std::pair<io::Json, std::string> judge(const EvalOptions& o, LoadedModel& model,
 }
 
 void run_eval(const EvalOptions& o, const Common& common) {
-  if (!o.json.empty() && o.json != "-") check_target(o.json);
+  if (!o.json.empty() && o.json != "-") {
+    check_target(o.json, o.questions.data, o.questions.mmlu.empty() ? "evaluation" : "multiple_choice");
+  }
   LoadedModel model(o.model, common);
   std::unique_ptr<LoadedModel> against;
   if (!o.against.empty()) against = std::make_unique<LoadedModel>(o.against, common);

@@ -103,7 +103,7 @@ void add_inspect(CLI::App& app, Common& common) {
                           : report::inventory_text(inventory));
         }
       });
-  add_model(command, *name);
+  add_model(command, *name, "; or a config.json alone");
   add_json_flag(command, common);
 }
 

@@ -78,12 +78,12 @@ void add_questions(CLI::App* command, Questions& questions) {
           ->type_name("DIR");
   command->add_option("--shots", questions.choices.shots, "Worked examples before each question")
       ->needs(mmlu)
-      ->check(CLI::Range(0, 1 << 20))
+      ->check(in_range(0, 1 << 20))
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--limit", questions.choices.limit, "Only the first N questions of each subject")
       ->needs(mmlu)
-      ->check(CLI::Range(1, 1 << 30))
+      ->check(in_range(1, 1 << 30))
       ->type_name("N");
   command
       ->add_flag_callback(

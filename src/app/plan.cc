@@ -15,12 +15,12 @@ struct MeasureOptions {
 };
 
 struct PlanOptions {
-  std::string measurements, budget, policy = "dynamic", rounding, weights, as, out = "plan.json";
+  std::string measurements, budget, policy = "dynamic", rounding, weights, as, out;
   bool explain = false;
 };
 
 void measure(const MeasureOptions& o, const Common& common) {
-  check_target(o.out);
+  check_target(o.out, o.calibration.data, "measurements");
   Calibration calibration(o.model, o.calibration, common);
   const records::Measurements measurements = calibration.measure();
   const io::Json json = records::to_json(measurements);
@@ -57,21 +57,21 @@ std::string transformers_text(const records::Plan& plan) {
 }
 
 void make_plan(const PlanOptions& o, const Common& common) {
-  check_target(o.out);
-  std::error_code ignored;
-  if (std::filesystem::equivalent(o.measurements, o.out, ignored))
-    fail("{}: holds the measurements and would be replaced; choose another name for -o", o.out);
+  // Whoever asks for the plan in another form does not ask for a file.
+  const std::string out = !o.out.empty() || !o.as.empty() ? o.out : "plan.json";
+  if (!out.empty()) check_target(out, {o.measurements}, "plan");
   std::string digest;
   const auto measurements = read_measurements(o.measurements, digest);
   const records::Plan plan = plan_for(measurements, digest, o.policy, o.budget,
                                       {.rounding = o.rounding, .weights = parse_weights(o.weights)});
+  tell_of_extremes(plan);
   const std::string as = o.as.empty() ? "" : transformers_text(plan);
   const io::Json json = records::to_json(plan);
-  write_record(o.out, json);
+  if (!out.empty()) write_record(out, json);
   if (common.json) return print_json(json);
   if (!as.empty()) return print(as);
   print((o.explain ? report::plan_explained(plan, measurements) : report::plan_text(plan)) +
-        fmt::format("written to {}\n", o.out));
+        fmt::format("written to {}\n", out));
 }
 
 }  // namespace
@@ -103,15 +103,15 @@ void add_plan(CLI::App& app, Common& common) {
       ->add_option("--rounding", o->rounding,
                    "Codes of NF4: plain, or what the measurements were made with (default: the better one for policy "
                    "dynamic, plain for others)")
-      ->check(CLI::IsMember({"plain", "search", "feedback"}))
+      ->check(one_of({"plain", "search", "feedback"}))
       ->type_name("R");
   add_weights(command, o->weights);
   auto* explain = command->add_flag("--explain", o->explain, "Name every group that is kept, what it costs and buys");
   command->add_option("--as", o->as, "transformers: print the BitsAndBytesConfig that applies the plan while loading")
-      ->check(CLI::IsMember({"transformers"}))
+      ->check(one_of({"transformers"}))
       ->excludes(explain)
       ->type_name("FORM");
-  command->add_option("-o,--out", o->out, "Where to write")->type_name("FILE")->capture_default_str();
+  command->add_option("-o,--out", o->out, "Where to write (default: plan.json; with --as nowhere)")->type_name("FILE");
   add_json_flag(command, common);
 }
 

@@ -14,6 +14,13 @@ bool needs_codes(const records::Plan& plan) {
                      [](const auto& d) { return !d.keep && d.rounding != "plain"; });
 }
 
+void tell_of_extremes(const records::Plan& plan) {
+  if (plan.policy != "none" && plan.kept() == std::ssize(plan.decisions))
+    tell("the plan keeps every linear in 16 bits: nothing is quantized");
+  if (plan.kept() == 0 && plan.budget.empty() && plan.policy != "all" && plan.policy != "int8")
+    tell(fmt::format("policy {} keeps no linear of this model in 16 bits", plan.policy));
+}
+
 void Planner::measure(std::span<const std::string> policies) {
   const bool dynamic = std::find(policies.begin(), policies.end(), "dynamic") != policies.end();
   CalibrationOptions options = options_.calibration;
@@ -31,6 +38,7 @@ void Planner::measure(std::span<const std::string> policies) {
     return;
   }
   measurements_.inventory = source_.inventory(options_.model);
+  measurements_.inventory.weights = source_.fingerprint();
   measurements_.fuse = options.fuse;
   measure::exact_sizes(source_, measurements_.inventory, options.allow_nonfinite);
 }
@@ -38,13 +46,30 @@ void Planner::measure(std::span<const std::string> policies) {
 void Planner::take_measurements(const std::string& file) {
   measurements_ = read_measurements(file, digest_);
   check_measurements(measurements_, source_.inventory(options_.model));
+  tell_of_other_weights("measurements", measurements_.inventory.model, measurements_.inventory.weights, source_);
+  measurements_.inventory.model = options_.model;
+  measurements_.inventory.weights = source_.fingerprint();
+  if (!options_.calibration.data.empty()) measurements_.data = options_.calibration.data;
+}
+
+void Planner::adopt(records::Plan& plan) const {
+  tell_of_other_weights("plan", plan.model, plan.weights, source_);
+  plan.model = options_.model;
+  plan.weights = source_.fingerprint();
+  if (options_.calibration.data.empty() || !needs_codes(plan)) return;
+  plan.data = options_.calibration.data;
+  plan.held_out = false;
 }
 
 records::Plan Planner::plan(const std::string& policy, const std::string& rounding,
                             const std::string& budget) {
   const plan::Preferences preferences{.rounding = rounding, .weights = parse_weights(options_.weights)};
   records::Plan out = plan_for(measurements_, digest_, policy, budget, preferences);
-  if (!calibration_) return out;
+  if (!calibration_) {
+    if (policy == "dynamic" && plan::has_costs(measurements_))
+      tell("the plan is predicted from the measurements and was not run: without --measurements it is verified");
+    return out;
+  }
   if (policy == "dynamic" && !options_.no_verify)
     out = verify_and_repair(*calibration_, measurements_, std::move(out));
   out.held_out = !out.measurements_digest.empty() && !calibration_->held_out().items.empty() &&
@@ -56,7 +81,7 @@ void Planner::prepare_codes(const records::Plan& plan) {
   if (!needs_codes(plan)) return;
   if (!calibration_) {
     CalibrationOptions options = options_.calibration;
-    if (options.data.empty()) options.data = plan.data;
+    options.data = plan.data;
     options.window = plan.window;
     options.rounding = plan.rounding.kind;
     options.damping = fmt::format("{},{}", plan.rounding.damping[0], plan.rounding.damping[1]);

@@ -18,6 +18,9 @@ struct PlanningOptions {
   bool no_verify = false;
 };
 
+/// Says in a line where a plan keeps everything, or a policy that keeps something keeps nothing here.
+void tell_of_extremes(const records::Plan& plan);
+
 /// True for a plan whose codes need statistics.
 bool needs_codes(const records::Plan& plan);
 
@@ -32,6 +35,10 @@ class Planner {
   void measure(std::span<const std::string> policies);
   /// Takes measurements that were made earlier instead. Throws Error unless they are of this model.
   void take_measurements(const std::string& file);
+
+  /// Takes a plan that was made earlier for writing it: of this model from now on, its codes rounded on the inputs of
+  /// the options where they name some.
+  void adopt(records::Plan& plan) const;
 
   /// The plan of a policy from the measurements; dynamic is verified and repaired where inputs were held out.
   /// `rounding` ("" for the policy's own) and `budget` ("" for the default where one is needed) as users give

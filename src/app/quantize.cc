@@ -1,6 +1,9 @@
 #include "app/commands.h"
+#include "app/interrupt.h"
 #include "base/error.h"
 #include "data/samples.h"
+#include "plan/plan.h"
+#include "records/made.h"
 #include "report/views.h"
 #include "write/checkpoint.h"
 
@@ -15,16 +18,18 @@ struct Options {
 };
 
 void quantize(const Options& o, const Common& common) {
-  if (o.max_shard_bytes <= 0)
-    fail("--max-shard-size is {} bytes; the largest file needs a positive size", o.max_shard_bytes);
   // Also where the policy needs no data: a path that is wrong is a mistake.
   data::check_samples(o.planning.calibration.data);
   const model::Binding source = open_16bit(o.planning.model);
+  if (!o.planning.budget.empty()) plan::check_budget(o.planning.budget, source.inventory(o.planning.model));
+  plan::find_policy(o.policy);
   io::OutputFolder folder = write::open_output(source, o.out, o.force);
+  const InterruptNote note(folder.path());
   Planner planner(o.planning, source, common);
   records::Plan plan;
   if (!o.plan.empty()) {
-    plan = records::read_plan(o.plan);
+    plan = records::read_any_plan(o.plan);
+    planner.adopt(plan);
   } else {
     if (o.measurements.empty())
       planner.measure({&o.policy, 1});
@@ -32,6 +37,7 @@ void quantize(const Options& o, const Common& common) {
       planner.take_measurements(o.measurements);
     plan = planner.plan(o.policy, o.planning.calibration.rounding, o.planning.budget);
   }
+  tell_of_extremes(plan);
   planner.write(plan, folder, o.max_shard_bytes);
   if (common.json)
     print_json(records::to_json(plan));
@@ -50,18 +56,25 @@ void add_quantize(CLI::App& app, Common& common) {
   add_model(command, o->planning.model);
   command->add_option("-o,--out", o->out, "Folder to write")->required()->type_name("OUT");
   add_policy(command, o->planning.budget, o->policy);
-  auto* plan = command->add_option("--plan", o->plan, "Use this plan")->type_name("FILE");
-  plan->excludes(command->get_option("--budget"))->excludes(command->get_option("--policy"));
-  command->add_option("--measurements", o->measurements, "Use these measurements")->type_name("FILE");
+  auto* plan =
+      command->add_option("--plan", o->plan, "Use this plan, or that of a checkpoint's nibble.json")->type_name("FILE");
+  auto* measurements =
+      command->add_option("--measurements", o->measurements, "Use these measurements; the plan is not verified")
+          ->type_name("FILE");
   add_data(command, o->planning.calibration.data, o->planning.calibration.window);
   add_planning(command, o->planning);
-  plan->excludes(command->get_option("--measurements"));
-  command->add_option("--max-shard-size", o->max_shard_bytes, "Largest safetensors file (5GB, 500MiB)")
-      ->transform(CLI::AsSizeValue(true))
-      ->type_name("SIZE")
-      ->default_str("5GB");
-  command->add_flag("--force", o->force, "Replace OUT if it exists");
   add_compute(command, common);
+  // A plan says how its codes are made, measurements what they were made of: options that would change nothing are
+  // refused.
+  for (const char* made : {"--damping", "--mix", "--no-guard", "--effort", "--fuse", "--verify", "--no-verify",
+                           "--memory", "--window", "--compute"}) {
+    plan->excludes(command->get_option(made));
+    measurements->excludes(command->get_option(made));
+  }
+  for (const char* planned : {"--budget", "--policy", "--measurements", "--rounding", "--weights"})
+    plan->excludes(command->get_option(planned));
+  add_size(command, "--max-shard-size", o->max_shard_bytes, "Largest safetensors file")->default_str("5GB");
+  command->add_flag("--force", o->force, "Replace OUT if it exists");
   add_json_flag(command, common);
 }
 

@@ -25,13 +25,6 @@ struct CardOptions {
   bool force = false;
 };
 
-/// plan.json, or the plan in nibble.json of a written checkpoint.
-records::Plan read_plan_of(const std::string& path) {
-  const io::Json json = io::read_json(path, io::DuplicateKeys::refuse);
-  if (json.is_object() && json.contains("plan")) return records::made_from_json(json, path).plan;
-  return records::plan_from_json(json, path);
-}
-
 /// Adds what a NAME=FILE of --evaluation says: an evaluation, or a multiple choice. Two records of one name
 /// are one model.
 void add_evaluation(const std::string& text, std::vector<records::ComparedModel>& models) {
@@ -98,13 +91,13 @@ void check_same_model(const records::Measurements& measurements, const records::
 }
 
 void run_report(const ReportOptions& o) {
-  check_target(o.out);
+  check_target(o.out, {o.measurements, o.plan, o.compare});
   if (o.measurements.empty() && o.plan.empty() && o.compare.empty() && o.evaluations.empty())
     fail("nothing to report: give --measurements, --plan, --evaluation or --compare");
   report::Records records;
   records.version = NIBBLE_VERSION;
   if (!o.measurements.empty()) records.measurements = records::read_measurements(o.measurements);
-  if (!o.plan.empty()) records.plan = read_plan_of(o.plan);
+  if (!o.plan.empty()) records.plan = records::read_any_plan(o.plan);
   if (records.measurements && records.plan) check_same_model(*records.measurements, *records.plan);
   if (!o.compare.empty()) records.models = records::read_comparison(o.compare);
   for (const std::string& text : o.evaluations) add_evaluation(text, records.models);
@@ -129,7 +122,7 @@ void run_card(const CardOptions& o) {
   if (!fs::is_regular_file(source))
     fail("{}: is no checkpoint that nibble wrote: it has no nibble.json", o.folder);
   const fs::path out = o.out.empty() ? folder / "README.md" : fs::path(o.out);
-  check_target(out.string());
+  check_writable(out.string());
   if (!o.force && fs::exists(out) && !report::is_model_card(io::read_file(out)))
     fail("{}: was not written by nibble; say --force to replace it, or choose another name with -o",
          out.string());

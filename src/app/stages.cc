@@ -9,12 +9,15 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "io/file.h"
+#include "records/fields.h"
 
 namespace nibble::app {
 namespace fs = std::filesystem;
 
-kernels::Compute Common::compute_kind() const {
-  if (compute.empty()) return kernels::default_compute();
+kernels::Compute Common::compute_kind(int64_t bytes) const {
+  constexpr int64_t kLarge = 500'000'000;
+  if (compute.empty())
+    return kernels::fast_bf16() && bytes >= kLarge ? kernels::Compute::bf16 : kernels::Compute::f32;
   return compute == "bf16" ? kernels::Compute::bf16 : kernels::Compute::f32;
 }
 
@@ -22,13 +25,18 @@ LoadedModel::LoadedModel(const std::string& model, const Common& common)
     : name(model),
       binding(io::resolve_model(model)),
       maker(binding),
-      weights(binding, common.compute_kind()),
+      weights(binding, common.compute_kind(binding.tensor_bytes())),
       runner(weights) {}
 
 model::Binding open_16bit(const std::string& name) {
   model::Binding source(io::resolve_model(name));
   if (source.quantized())
     fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", name);
+  if (const auto unused = source.unused_tensors(); !unused.empty())
+    tell(fmt::format("{}: {} tensors that this model does not use are copied as they are: {}{}", name, unused.size(),
+                     unused.front(), unused.size() > 1 ? ", ..." : ""));
+  if (!fs::exists(source.checkpoint().folder() / "tokenizer.json"))
+    tell(fmt::format("{}: has no tokenizer.json; neither will what is made of it", name));
   return source;
 }
 
@@ -39,7 +47,11 @@ void tell(const std::string& line) {
 
 fs::path share_folder() {
   std::vector<fs::path> places;
-  if (const char* share = std::getenv("NIBBLE_SHARE")) places.emplace_back(share);
+  if (const char* share = std::getenv("NIBBLE_SHARE")) {
+    if (!fs::is_directory(fs::path(share) / "pictures"))
+      fail("NIBBLE_SHARE is {}: there is no folder pictures in it; unset it, or name where nibble's data lies", share);
+    return share;
+  }
   std::error_code ignored;
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
   if (!program.empty()) places.push_back(program.parent_path().parent_path() / "share" / "nibble");
@@ -79,10 +91,34 @@ records::Measurements read_measurements(const std::string& path, std::string& di
   return records::measurements_from_json(io::parse_json(text, path, io::DuplicateKeys::refuse), path);
 }
 
-void check_target(const std::string& path) {
+void check_writable(const std::string& path) {
   const fs::path folder = fs::absolute(io::writable_target(path)).parent_path();
   if (access(folder.c_str(), W_OK) != 0)
     fail("{}: cannot write into {}: {}", path, folder.string(), std::strerror(errno));
+}
+
+void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind) {
+  check_writable(path);
+  const fs::path target = fs::absolute(io::writable_target(path)), folder = target.parent_path();
+  std::error_code ignored;
+  const bool in_checkpoint = fs::exists(folder / "config.json", ignored);
+  if (in_checkpoint && target.extension() == ".safetensors")
+    fail("{}: readers would take it for a part of the checkpoint in {}; choose another folder", path, folder.string());
+  if (!fs::exists(target, ignored)) return;
+  for (const std::string& input : inputs)
+    if (fs::equivalent(target, input, ignored))
+      fail("{}: is read by this command and would be replaced; choose another name", path);
+  if (in_checkpoint)
+    fail("{}: is a file of the checkpoint in {} and would be replaced; choose another name", path, folder.string());
+  if (!kind.empty() && records::kind_of_file(target) != kind)
+    fail("{}: exists and holds no {} of nibble; choose another name", path, kind);
+}
+
+void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& weights,
+                           const model::Binding& binding) {
+  if (weights.empty() || weights == binding.fingerprint()) return;
+  tell(fmt::format("the {} was made from other weights (of {}) than those of {}: what it says may not hold", record,
+                   model, binding.checkpoint().folder().string()));
 }
 
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory) {

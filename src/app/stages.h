@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/answers.h"
@@ -23,7 +24,9 @@ struct Common {
   bool json = false;
   bool quiet = false;
 
-  kernels::Compute compute_kind() const;
+  /// As the user says; else bf16 where the CPU has it and the model is large enough (`bytes` of tensor data) for
+  /// speed to matter more than the last digits of a KL, which bf16 blurs.
+  kernels::Compute compute_kind(int64_t bytes) const;
 };
 
 /// A checkpoint that is run: binding, weights and prompts, kept together.
@@ -62,11 +65,19 @@ std::vector<std::string> data_files(const std::vector<std::string>& files, const
 /// Reads measurements.json and gives the digest of its bytes.
 records::Measurements read_measurements(const std::string& path, std::string& digest);
 
-/// Throws Error unless a file can be made at `path`: for refusing before long work.
-void check_target(const std::string& path);
+/// Throws Error unless a file can be made at `path`, for refusing before long work.
+void check_writable(const std::string& path);
+/// The same; what is there already must not
+/// be one of `inputs`, lie in the folder of a checkpoint, or, where `kind` names a record of nibble ("plan"), be
+/// anything but that.
+void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind = "");
 
 /// Throws Error unless the measurements were made on a model with these linears.
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);
+
+/// Says in a line where a record ("plan") was made from a model of other weights than `binding`'s.
+void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& weights,
+                           const model::Binding& binding);
 
 /// What the files of a model are, for tables: "16 bit", "4 bit", "dynamic 10%: 13 of 126 linears in 16 bit".
 std::string description(const model::Binding& binding);

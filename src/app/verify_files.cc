@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -24,6 +26,9 @@ io::Json to_json(const std::vector<write::FileCheck>& files) {
   return out;
 }
 
+/// Weight errors that plain rounding stays below.
+constexpr double kPlainErrors = 0.2;
+
 std::string table_text(const std::vector<write::FileCheck>& files, bool against_source) {
   using report::Align;
   std::vector<report::Column> columns = {
@@ -41,7 +46,13 @@ std::string table_text(const std::vector<write::FileCheck>& files, bool against_
                              f.rounded > 0 ? fmt::format("{:.4g}", f.largest_error) : "-"});
     table.add_row(row);
   }
-  return table.to_text();
+  std::string text = table.to_text();
+  const bool far = std::any_of(files.begin(), files.end(), [](const auto& f) { return f.largest_error > kPlainErrors; });
+  if (against_source && far)
+    text +=
+        "\nCodes that are rounded by statistics may lie far from weights whose inputs are small: it is the outputs "
+        "that they keep.\n";
+  return text;
 }
 
 void verify(const Options& o, const Common& common) {

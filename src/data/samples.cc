@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <set>
 #include <system_error>
 
 #include "base/error.h"
@@ -119,6 +120,7 @@ void read_folder(const fs::path& folder, std::vector<Sample>& out) {
 }  // namespace
 
 std::vector<Sample> read_samples(std::span<const std::string> files) {
+  check_samples(files);
   std::vector<Sample> out;
   for (const std::string& name : files) {
     const fs::path path = name;
@@ -133,7 +135,13 @@ std::vector<Sample> read_samples(std::span<const std::string> files) {
 }
 
 void check_samples(std::span<const std::string> files) {
-  for (const std::string& name : files) found_type(name);
+  std::set<fs::path> seen;
+  for (const std::string& name : files) {
+    found_type(name);
+    std::error_code ignored;
+    if (!seen.insert(fs::weakly_canonical(name, ignored)).second)
+      fail("{}: is given twice; its inputs would count double", name);
+  }
 }
 
 }  // namespace nibble::data

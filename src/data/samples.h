@@ -27,10 +27,11 @@ inline constexpr const char* kDefaultPrompt = "Describe this image.";
 ///   a folder that holds samples.jsonl, or pictures (.png .jpg .jpeg .webp, by name; prompt kDefaultPrompt).
 /// Keys may be left out where they make sense: no answer, no image; blank lines are passed over.
 /// Throws Error naming file and line: no JSON, more than 16 MiB, no known key, a picture that does not exist,
-/// nothing in it at all.
+/// nothing in it at all; and where one is given twice.
 std::vector<Sample> read_samples(std::span<const std::string> files);
 
-/// Throws Error, as read_samples does, where a name is empty or nothing is there; reads nothing.
+/// Throws Error, as read_samples does, where a name is empty or given twice or nothing is there; reads
+/// nothing.
 void check_samples(std::span<const std::string> files);
 
 }  // namespace nibble::data

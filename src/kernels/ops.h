@@ -20,9 +20,8 @@ namespace nibble::kernels {
 /// products summed in fp32.
 enum class Compute { f32, bf16 };
 
-/// bf16 where the CPU has AMX-BF16, which makes it several times as fast as f32; f32 elsewhere, also with
-/// AVX512-BF16, which makes it twice as fast (weights that come as bf16 take two bytes either way).
-Compute default_compute();
+/// True where the CPU multiplies bf16 natively (AMX-BF16, AVX512-BF16): several times as fast as f32.
+bool fast_bf16();
 
 /// The best instruction set in use for linear, for `--version`: "AMX-BF16", "AVX512-BF16", or Highway's name
 /// ("AVX3", "AVX2", ...).

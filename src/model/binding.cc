@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <set>
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "model/config.h"
 
 namespace nibble::model {
@@ -199,6 +201,37 @@ int64_t Binding::tensor_bytes() const {
   int64_t sum = 0;
   for (const auto& [name, info] : checkpoint_.tensors()) sum += info.end - info.begin;
   return sum;
+}
+
+std::vector<std::string> Binding::unused_tensors() const {
+  std::set<std::string> used;
+  for (const auto& [published, stored] : stored_) used.insert(stored);
+  std::set<std::string> parents;  // of the tensors of linears: the weight, its side tensors
+  for (const auto& [name, bound] : linears_) parents.insert(bound.stored);
+  std::vector<std::string> out;
+  for (const auto& [name, info] : checkpoint_.tensors()) {
+    if (used.contains(name)) continue;
+    bool of_linear = false;
+    for (size_t dot = name.find('.'); dot != std::string::npos && !of_linear; dot = name.find('.', dot + 1))
+      of_linear = parents.contains(name.substr(0, dot));
+    if (!of_linear) out.push_back(name);
+  }
+  return out;
+}
+
+std::string Binding::fingerprint() const {
+  constexpr size_t kEnds = 4096;
+  Sha256 digest;
+  for (const auto& [name, info] : checkpoint_.tensors()) {
+    const std::string header =
+        fmt::format("{} {} {};", name, dtype_name(info.dtype), fmt::join(info.shape, "x"));
+    digest.update(std::as_bytes(std::span(header)));
+    const TensorView view = checkpoint_.tensor(name);
+    const std::span bytes(view.data, static_cast<size_t>(info.end - info.begin));
+    digest.update(bytes.first(std::min(kEnds, bytes.size())));
+    digest.update(bytes.last(std::min(kEnds, bytes.size())));
+  }
+  return digest.hex();
 }
 
 records::Inventory Binding::inventory(const std::string& model) const {

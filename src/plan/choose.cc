@@ -47,8 +47,7 @@ std::vector<int> choose_within(std::span<const GroupCosts> costs, int64_t budget
       list.push_back({option.bytes, worst - weighted(option.kl, weights)});
     least += smallest;
   }
-  constexpr int64_t most = int64_t{1} << 61;
-  return choose_options(options, std::clamp(budget, least, most));
+  return choose_options(options, std::clamp(budget, least, kLargestBudget));
 }
 
 double worst_ratio(const std::array<double, 2>& kl, const std::array<double, 2>& reference) {

@@ -37,7 +37,7 @@ double depth_of(const Measurements& m, const records::Group& group) {
 
 /// The squared relative activation error of a linear, a mean over the modalities of its rows; the weight's own
 /// where no rows were seen.
-double squared_error(const records::LinearErrors& errors, bool rounded) {
+double linear_error(const records::LinearErrors& errors, bool rounded) {
   const auto& activation = rounded ? errors.rounded->activation : errors.activation;
   double sum = 0;
   int seen = 0;
@@ -52,9 +52,10 @@ double squared_error(const records::LinearErrors& errors, bool rounded) {
   return weight * weight;
 }
 
-double squared_error(const Measurements& m, const records::Group& group, bool rounded) {
+/// The sum over a group's linears.
+double group_error(const Measurements& m, const records::Group& group, bool rounded) {
   double sum = 0;
-  for (const size_t member : group.members) sum += squared_error(m.errors[member], rounded);
+  for (const size_t member : group.members) sum += linear_error(m.errors[member], rounded);
   return sum;
 }
 
@@ -65,7 +66,8 @@ struct Gain {
   std::array<double, 2> log{};
 };
 
-/// The gains of all solo runs, one a group: of the rounding that is not plain, where both were run.
+/// The gains of all groups that were run alone. Where a group was run with both roundings, the run recorded last
+/// counts: that of the rounding that is not plain.
 std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<records::Group>& groups) {
   std::map<std::string, const records::Group*> by_name;
   for (const auto& group : groups) by_name[group.name] = &group;
@@ -73,7 +75,7 @@ std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<re
   for (const records::SoloRun& run : m.solo) {
     const records::Group& group = *by_name.at(run.group);
     Gain gain{kind_of(m, group), depth_of(m, group), {}};
-    const double error = std::max(squared_error(m, group, run.rounding != "plain"), kTiny);
+    const double error = std::max(group_error(m, group, run.rounding != "plain"), kTiny);
     for (const Modality modality : records::kModalities)
       gain.log[static_cast<size_t>(modality)] =
           std::log(std::max(records::mean_kl(m, run.kl, modality), kTiny) / error);
@@ -194,7 +196,7 @@ std::vector<GroupCosts> predict_costs(const Measurements& m) {
           option.kl[static_cast<size_t>(modality)] = records::mean_kl(m, run->kl, modality);
       } else {
         option.measured = false;
-        const double error = squared_error(m, group, rounded);
+        const double error = group_error(m, group, rounded);
         for (size_t k = 0; k < 2 && gain; ++k) option.kl[k] = error * std::exp((*gain)[k]);
       }
       costs.options.push_back(std::move(option));
@@ -223,7 +225,7 @@ PredictionQuality prediction_quality(const Measurements& m) {
     const auto gain = predicted_gain(gains, own->second.kind, own->second.depth, group.name);
     if (!gain) continue;
     const bool rounded = find_run(m, group.name, m.rounding.kind) != nullptr && !m.rounding.plain();
-    const double error = std::max(squared_error(m, group, rounded), kTiny);
+    const double error = std::max(group_error(m, group, rounded), kTiny);
     double real = 0, guess = 0;
     for (const Modality modality : records::kModalities) {
       const auto k = static_cast<size_t>(modality);

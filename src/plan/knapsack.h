@@ -13,6 +13,9 @@ struct Option {
   double gain = 0;
 };
 
+/// The largest budget of choose_options.
+inline constexpr int64_t kLargestBudget = int64_t{1} << 61;
+
 /// The index of the option chosen for each group, such that their bytes add up to at most `budget` and their
 /// gains to as much as possible. Each group has 1 to 256 options. A dynamic programme over sizes rounded up to
 /// 1/65536 of the slack (the budget above the cheapest choice) gives a first choice, with a gain of at least the

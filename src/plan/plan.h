@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "plan/costs.h"
+#include "plan/policies.h"
 #include "records/measurements.h"
 #include "records/plan.h"
 
@@ -19,20 +20,11 @@ namespace nibble::plan {
 /// "10%": over all-4-bit. "1.81GiB" (also MiB, KiB, GB, MB, KB, B): that many bytes. "4.6bpw": those bits
 /// times all parameters. Exact in decimal, rounded down to whole bytes; units in any case, spaces allowed
 /// before them. Throws Error for a text that is none of these, and for a budget below all-4-bit (saying the
-/// smallest that is possible).
-int64_t parse_budget(std::string_view budget, const records::Inventory& inventory);
+/// smallest that is possible) by more than `slack` bytes, for inventories whose sizes are not exact yet.
+int64_t parse_budget(std::string_view budget, const records::Inventory& inventory, int64_t slack = 0);
 
-/// A policy as the user writes it; the line is shown by --help.
-struct PolicyHelp {
-  std::string_view name, help;
-  bool needs_budget, needs_measurements;
-};
-/// dynamic, all, int8, none, weight-error, activation-error, random:SEED, vision, projector, projections,
-/// list:FILE.
-std::span<const PolicyHelp> policies();
-
-/// The record of `policy` in policies(); throws Error listing what is known.
-const PolicyHelp& find_policy(std::string_view policy);
+/// Throws Error where make_plan could not read the budget, or it is below all-4-bit; before anything is measured.
+void check_budget(std::string_view budget, const records::Inventory& inventory);
 
 /// What a plan should be like, besides policy and budget.
 struct Preferences {

@@ -1,7 +1,9 @@
 #include "records/fields.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <fstream>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -25,6 +27,19 @@ io::Json make_header(std::string_view kind, int version) {
   return json;
 }
 
+std::string kind_of_file(const std::filesystem::path& path) {
+  std::array<char, 256> bytes{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(bytes.data(), bytes.size());
+  std::string start;  // without the space between its parts
+  for (const char c : std::string_view(bytes.data(), static_cast<size_t>(std::max<std::streamsize>(file.gcount(), 0))))
+    if (std::isspace(static_cast<unsigned char>(c)) == 0) start += c;
+  const std::string before = fmt::format("{{\"{}\":\"", kKind);
+  if (!start.starts_with(before)) return "";
+  const size_t end = start.find('"', before.size());
+  return end == std::string::npos ? "" : start.substr(before.size(), end - before.size());
+}
+
 void check_record(const io::Fields& fields, std::string_view kind, int version,
                   std::initializer_list<std::string_view> keys) {
   if (!fields.has(kKind))
@@ -44,6 +59,14 @@ void check_record(const io::Fields& fields, std::string_view kind, int version,
 void check_keys(const io::Fields& fields, std::initializer_list<std::string_view> keys) {
   for (const auto& [key, value] : fields.json().items())
     if (!contains(keys, key)) fail("{}: unknown field \"{}\"", fields.what(), printable(key));
+}
+
+std::string digest_field(const io::Fields& fields, std::string_view key) {
+  std::string text = fields.string(key);
+  if (!text.empty() &&
+      (text.size() != 64 || text.find_first_not_of("0123456789abcdef") != std::string::npos))
+    fail("{}: \"{}\" is neither empty nor 64 lower-case hex digits", fields.what(), key);
+  return text;
 }
 
 int64_t count(const io::Fields& fields, std::string_view key) {

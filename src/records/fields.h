@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <filesystem>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -13,6 +14,10 @@ namespace nibble::records {
 
 /// {"nibble": kind, "version": version}: how every record begins.
 io::Json make_header(std::string_view kind, int version);
+
+/// The kind that a file says it holds in the header of a record; "" for one that does not begin so or cannot be
+/// read. Looks at its start alone.
+std::string kind_of_file(const std::filesystem::path& path);
 
 /// Throws Error unless the record begins with this header (saying which kind and version are expected) and
 /// holds no field besides the header and `keys`.
@@ -30,6 +35,9 @@ std::string non_empty(const io::Fields& fields, std::string_view key);
 double finite(const io::Fields& fields, std::string_view key);
 double non_negative(const io::Fields& fields, std::string_view key);
 double share(const io::Fields& fields, std::string_view key);
+
+/// A SHA-256 in lower-case hex, or ""; throws Error for another text or none.
+std::string digest_field(const io::Fields& fields, std::string_view key);
 
 /// "f32" or "bf16".
 std::string compute_type(const io::Fields& fields, std::string_view key);

@@ -137,6 +137,7 @@ io::Json to_json(const Inventory& inventory) {
   io::Json json = make_header("inventory", Inventory::kVersion);
   json["family"] = inventory.family;
   json["model"] = writable(inventory.model);
+  if (!inventory.weights.empty()) json["weights"] = inventory.weights;
   json["parameters"] = inventory.parameters;
   json["other_bytes"] = inventory.other_bytes;
   json["linears"] = io::Json::array();
@@ -147,10 +148,11 @@ io::Json to_json(const Inventory& inventory) {
 Inventory inventory_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, "inventory", Inventory::kVersion,
-               {"family", "model", "parameters", "other_bytes", "linears"});
+               {"family", "model", "weights", "parameters", "other_bytes", "linears"});
   Inventory inventory;
   inventory.family = non_empty(fields, "family");
   inventory.model = fields.string("model");
+  if (fields.has("weights")) inventory.weights = digest_field(fields, "weights");
   inventory.parameters = count(fields, "parameters");
   inventory.other_bytes = count(fields, "other_bytes");
   if (inventory.other_bytes > kLargestTotal)

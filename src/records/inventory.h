@@ -56,6 +56,7 @@ struct Inventory {
   static constexpr int kVersion = 1;
   std::string family;       // "qwen2_vl"
   std::string model;        // folder or hub name, as the user gave it
+  std::string weights = {};  // Binding::fingerprint of the tensors; "" where it was not taken
   int64_t parameters = 0;   // of all tensors, tied weights once
   int64_t other_bytes = 0;  // tensor data besides the linears' weights: embeddings, head, norms, biases, ...
   std::vector<LinearRecord> linears;  // in the order of the forward pass

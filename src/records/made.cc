@@ -33,4 +33,10 @@ Made made_from_json(const io::Json& json, const std::string& what) {
   return out;
 }
 
+Plan read_any_plan(const std::filesystem::path& path) {
+  const io::Json json = io::read_json(path, io::DuplicateKeys::refuse);
+  if (json.is_object() && json.contains("plan")) return made_from_json(json, path.string()).plan;
+  return plan_from_json(json, path.string());
+}
+
 }  // namespace nibble::records

@@ -1,6 +1,7 @@
 // nibble.json of a written checkpoint: how it was made.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 
@@ -22,5 +23,8 @@ struct Made {
 io::Json to_json(const Made& made);
 /// Throws Error naming `what` and the field.
 Made made_from_json(const io::Json& json, const std::string& what);
+
+/// The plan of plan.json, or that in nibble.json of a written checkpoint. Throws Error naming the file.
+Plan read_any_plan(const std::filesystem::path& path);
 
 }  // namespace nibble::records

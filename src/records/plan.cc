@@ -87,10 +87,6 @@ Verification verification_from_json(const io::Fields& fields) {
   return out;
 }
 
-bool is_sha256(std::string_view text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-}
-
 }  // namespace
 
 int64_t Plan::kept() const {
@@ -101,6 +97,7 @@ io::Json to_json(const Plan& plan) {
   io::Json json = make_header(kKind, Plan::kVersion);
   json["family"] = plan.family;
   json["model"] = writable(plan.model);
+  if (!plan.weights.empty()) json["weights"] = plan.weights;
   json["format"] = plan.format;
   json["policy"] = writable(plan.policy);
   json["budget"] = writable(plan.budget);
@@ -136,20 +133,19 @@ io::Json to_json(const Plan& plan) {
 Plan plan_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Plan::kVersion,
-               {"family", "model", "format", "policy", "budget", "measurements_digest", "budget_bytes", "bytes",
+               {"family", "model", "weights", "format", "policy", "budget", "measurements_digest", "budget_bytes", "bytes",
                 "bytes_all4", "bytes_all16", "fuse", "rounding", "data", "window", "held_out", "compute", "predicted",
                 "verification", "curve", "decisions"});
   Plan plan;
   plan.family = non_empty(fields, "family");
   plan.model = fields.string("model");
+  if (fields.has("weights")) plan.weights = digest_field(fields, "weights");
   plan.format = fields.string("format");
   if (plan.format != "nf4" && plan.format != "int8")
     fail("{}: \"format\" is \"{}\"; \"nf4\" and \"int8\" are known", what, printable(plan.format));
   plan.policy = non_empty(fields, "policy");
   plan.budget = fields.string("budget");
-  plan.measurements_digest = fields.string("measurements_digest");
-  if (!plan.measurements_digest.empty() && !is_sha256(plan.measurements_digest))
-    fail("{}: \"measurements_digest\" is neither empty nor 64 lower-case hex digits", what);
+  plan.measurements_digest = digest_field(fields, "measurements_digest");
   plan.budget_bytes = count(fields, "budget_bytes");
   plan.bytes = count(fields, "bytes");
   plan.bytes_all4 = count(fields, "bytes_all4");

@@ -54,6 +54,7 @@ struct CurvePoint {
 struct Plan {
   static constexpr int kVersion = 2;
   std::string family, model;
+  std::string weights = {};         // Inventory::weights of that model
   std::string format = "nf4";       // of the linears that are not kept: "nf4" or "int8" (LLM.int8)
   std::string policy;               // as the user gave it: "dynamic", "random:7"
   std::string budget;               // as the user gave it: "10%", "" for none

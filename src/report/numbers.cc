@@ -69,8 +69,10 @@ std::string share_text(const records::Share& share) {
 
 std::string over_all4(int64_t bytes, int64_t all4) {
   if (all4 == 0) return "";
-  return fmt::format("{:+.1f} %", 100 * (static_cast<double>(bytes) - static_cast<double>(all4)) /
-                                      static_cast<double>(all4));
+  const double percent =
+      100 * (static_cast<double>(bytes) - static_cast<double>(all4)) / static_cast<double>(all4);
+  // No sign before what rounds to nothing.
+  return std::abs(percent) < 0.05 ? "+0.0 %" : fmt::format("{:+.1f} %", percent);
 }
 
 std::vector<KeptLine> kept_lines(const records::Plan& plan) {

@@ -147,11 +147,21 @@ std::string spread_cell(const ComparisonRow& row) {
   return range ? fmt::format("{:#.3g} to {:#.3g}", range->low, range->high) : "";
 }
 
+/// A name without the parents that it has in common with another, a dot before the rest: ".qkv"; "-" where
+/// nothing is left.
+std::string beside(const std::string& name, const std::string& other) {
+  const auto [end, ignored] = std::mismatch(name.begin(), name.end(), other.begin(), other.end());
+  if (end == name.end()) return "-";
+  const auto common = static_cast<size_t>(end - name.begin());
+  const size_t dot = std::string_view(name).substr(0, common + 1).rfind('.');
+  return dot == std::string_view::npos ? name : name.substr(dot);
+}
+
 }  // namespace
 
 std::string plan_explained(const records::Plan& plan, const records::Measurements& measurements) {
   constexpr int kLeftOut = 8;
-  Table table({{"group"}, {"", Align::left}, {"extra", Align::right}, {"together", Align::right},
+  Table table({{"group"}, {"stored", Align::left}, {"extra", Align::right}, {"together", Align::right},
                {"costs in 4 bits", Align::right}, {"per MiB", Align::right}});
   int64_t together = 0;
   int left_out = 0;
@@ -180,7 +190,7 @@ std::string inventory_text(const records::Inventory& inventory) {
                {"16 bit", Align::right},
                {"4 bit", Align::right}});
   for (const auto& linear : inventory.linears)
-    table.add_row({linear.name, linear.group, linear.tap, std::string(part_name(linear.part)),
+    table.add_row({linear.name, beside(linear.group, linear.name), beside(linear.tap, linear.name), std::string(part_name(linear.part)),
                    modality_of(linear.part, sees), std::string(role_name(linear.role)),
                    fmt::format("{} x {}", linear.out, linear.in), bytes_text(linear.bytes16),
                    bytes_text(linear.bytes4)});

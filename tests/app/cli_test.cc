@@ -335,6 +335,94 @@ TEST_F(Cli, PlansOfAnotherModelAndPoliciesAreRefused) {
   expect_error("quantize " + kModel + " --plan " + temp("plan.json") + " -o " + temp("x"), "plan.json");
 }
 
+TEST_F(Cli, OutputNeverReplacesWhatIsNotItsOwn) {
+  const fs::path model = copy_model("model");
+  const std::string inside = (model / "tokenizer.json").string(), before = io::read_file(inside);
+  io::write_file(temp("texts.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string data = " --data " + temp("texts.jsonl") + " ";
+  expect_error("measure " + model.string() + data + "-o " + inside, inside, "file of the checkpoint");
+  expect_error("trace " + model.string() + " --prompt Hi -o " + (model / "model.safetensors").string(),
+               "part of the checkpoint");
+  expect_error("measure " + model.string() + data + "-o " + temp("texts.jsonl"), "texts.jsonl", "read by this command");
+  expect_error("trace " + model.string() + " --prompt Hi --image " + kPicture + " -o " + kPicture, "read by this command");
+  io::write_file(temp("letter.txt"), "Dear reader");
+  expect_error("measure " + model.string() + data + "-o " + temp("letter.txt"), "letter.txt", "no measurements");
+  expect_error("eval " + model.string() + data + "--json " + temp("letter.txt"), "letter.txt", "no evaluation");
+  EXPECT_EQ(io::read_file(inside), before);
+  EXPECT_EQ(io::read_file(temp("letter.txt")), "Dear reader");
+  // Its own output is replaced.
+  const std::string again = "eval " + model.string() + data + "--json " + temp("eval.json");
+  EXPECT_EQ(nibble(again).code, 0);
+  EXPECT_EQ(nibble(again).code, 0);
+}
+
+TEST_F(Cli, RecordsOfOtherWeightsAreSaid) {
+  io::write_file(temp("texts.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string rest = " --data " + temp("texts.jsonl") + " --effort none --rounding plain -o ";
+  ASSERT_EQ(nibble("measure " + kModel + rest + temp("m.json")).code, 0);
+  const fs::path model = copy_model("other");
+  const io::Checkpoint checkpoint(model);
+  overwrite(checkpoint.file_of("model.norm.weight"), checkpoint.tensors().at("model.norm.weight").begin,
+            std::string("\x00\x40", 2));
+  const std::string measured = " --measurements " + temp("m.json") + " --policy activation-error -o ";
+  EXPECT_THAT(nibble("quantize " + kModel + measured + temp("same")).err, testing::Not(HasSubstr("other weights")));
+  const Outcome o = nibble("quantize " + model.string() + measured + temp("out"));
+  EXPECT_EQ(o.code, 0);
+  EXPECT_THAT(o.err, AllOf(HasSubstr("other weights"), HasSubstr(kModel)));
+  EXPECT_EQ(io::read_json(fs::path(temp("out")) / "nibble.json")["plan"]["model"], model.string());
+  // The plan of a written checkpoint is a plan.
+  const Outcome again =
+      nibble("quantize " + kModel + " --plan " + temp("out") + "/nibble.json -o " + temp("again"));
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.err, HasSubstr("other weights"));
+}
+
+TEST_F(Cli, OptionsThatWouldChangeNothingAreRefused) {
+  for (const char* option : {"--damping 0.1,0.1", "--mix 0.5", "--no-guard", "--effort full", "--fuse off",
+                             "--no-verify", "--memory 1GiB", "--window 64", "--compute f32"}) {
+    for (const char* record : {"--plan", "--measurements"})
+      expect_error(fmt::format("quantize {} -o {} {} x.json {}", kModel, temp("out"), record, option), record);
+  }
+  expect_error("quantize " + kModel + " -o " + temp("out") + " --plan x.json --rounding plain", "--plan");
+}
+
+TEST_F(Cli, NumbersAndSizesThatAreNone) {
+  const std::string start = "quantize " + kModel + " -o " + temp("out");
+  expect_error(start + " --memory 0", "--memory", "0 is no size", "nibble quantize --help");
+  expect_error(start + " --memory 4XB", "4XB is no size");
+  expect_error(start + " --mix nan", "nan is no number from 0 to 1");
+  expect_error(start + " --threads 0", "0 is no whole number from 1 to 4096");
+  expect_error(start + " --effort most", "most is none of none, auto, full");
+  expect_error(start + " --budget 1GiBs", "1GiBs", "kl:0.001", "match");
+  expect_error(start + " --budget kl:x", "kl:x");
+  expect_error("compare " + kModel + " --budget 5bpx", "5bpx");
+  expect_error("measure " + kModel + " -o " + temp("m.json") + " --data texts --data ./texts", "given twice");
+  EXPECT_EQ(nibble(start + " --policy all --max-shard-size 0.5MB").code, 0);
+  EXPECT_TRUE(fs::exists(fs::path(temp("out")) / "model.safetensors.index.json"));
+}
+
+TEST_F(Cli, WhatWasNotDoneIsSaid) {
+  io::write_file(temp("few.jsonl"), R"({"text": "A green train with one car."})");
+  const Outcome few = nibble("quantize " + kModel + " -o " + temp("few") + " --data " + temp("few.jsonl"));
+  EXPECT_EQ(few.code, 0) << few.err;
+  EXPECT_THAT(few.err, HasSubstr("fewer than 8 inputs"));
+  const Outcome wide = nibble("quantize " + kModel + " -o " + temp("wide") + " --policy weight-error --budget 400%");
+  EXPECT_EQ(wide.code, 0) << wide.err;
+  EXPECT_THAT(wide.err, HasSubstr("nothing is quantized"));
+  const std::string llama = NIBBLE_ROOT "/tests/data/goldens/families/llama";
+  const Outcome text = nibble("quantize " + llama + " -o " + temp("text") + " --policy vision");
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.err, HasSubstr("policy vision keeps no linear"));
+}
+
+TEST_F(Cli, HelpToAFullDiskIsAnError) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
+  for (const char* what : {"--help", "--version", "quantize --help"}) {
+    const int status = std::system(fmt::format("'{}' {} >/dev/full 2>/dev/null", NIBBLE_BINARY, what).c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 2) << what;
+  }
+}
+
 TEST_F(Cli, QuantizedModelsAreNotQuantizedAgain) {
   ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
   expect_error("quantize " + temp("all") + " --policy all -o " + temp("again"), "quantized already");
@@ -371,7 +459,7 @@ TEST_F(Cli, EightBitsAreWrittenReadAndJudged) {
 TEST_F(Cli, QuantizeNamesOptionsThatCannotBe) {
   const std::string quantize = "quantize " + kModel + " --policy all -o ";
   expect_error(quantize + "''", "-o is empty");
-  expect_error(quantize + temp("out") + " --max-shard-size 0", "--max-shard-size", "positive");
+  expect_error(quantize + temp("out") + " --max-shard-size 0", "--max-shard-size", "0 is no size");
   expect_error(quantize + temp("out") + " --data " + temp("none"), temp("none"), "--data");
   EXPECT_FALSE(fs::exists(temp("out")));
 }

@@ -112,8 +112,8 @@ Matrix rounded_to_bf16(ConstMatrix x) {
 
 }  // namespace
 
-Compute default_compute() {
-  return amx_usable() ? Compute::bf16 : Compute::f32;
+bool fast_bf16() {
+  return amx_usable() || dot_usable();
 }
 
 const char* instruction_set() {
