@@ -222,17 +222,4 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
   }
 }
 
-void exact_sizes(const model::Binding& binding, records::Inventory& inventory, bool allow_nonfinite) {
-  const auto linears = model::linears(binding.spec());
-  NIBBLE_CHECK(linears.size() == inventory.linears.size());
-  for (size_t i = 0; i < linears.size(); ++i) {
-    inventory.linears[i].bytes4 = inventory.linears[i].bytes16;
-    if (!can_round(binding, *linears[i], allow_nonfinite)) continue;
-    Tensor buffer;
-    inventory.linears[i].bytes4 = stored_bytes(
-        *linears[i], quant::encode4(binding.weight(*linears[i], buffer), quant::Format::nf4, true));
-    binding.drop(*linears[i]);
-  }
-}
-
 }  // namespace nibble::measure

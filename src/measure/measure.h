@@ -28,8 +28,4 @@ records::Measurements measure(Walk& walk, const std::string& model, const Option
 void round_linears(Walk& walk, const records::Rounding& rounding, const std::set<std::string>& names,
                    RoundedStore& store);
 
-/// Makes bytes4 of every linear of the inventory exact by looking at the weights. A weight that is not finite
-/// stays as it is when that is allowed, and counts so; otherwise Error.
-void exact_sizes(const model::Binding& binding, records::Inventory& inventory, bool allow_nonfinite);
-
 }  // namespace nibble::measure
