@@ -83,8 +83,13 @@ void Planner::prepare_codes(const records::Plan& plan) {
   calibration_->round(plan);
 }
 
+void Planner::finish() {
+  if (calibration_) calibration_->finish();
+}
+
 void Planner::write(records::Plan& plan, io::OutputFolder& folder, int64_t max_shard_bytes) {
   prepare_codes(plan);
+  if (calibration_) calibration_->save();
   const write::Options options{
       .max_shard_bytes = max_shard_bytes,
       .allow_nonfinite = options_.calibration.allow_nonfinite,

@@ -45,6 +45,9 @@ class Planner {
   /// The same to a new folder.
   void write(records::Plan& plan, const std::filesystem::path& out);
 
+  /// What was kept for an interrupted run to go on from goes.
+  void finish();
+
   const records::Measurements& measurements() const { return measurements_; }
 
  private:

@@ -14,7 +14,8 @@ struct Options {
   bool force = false;
 };
 
-void quantize(const Options& o, const Common& common) {
+void quantize(Options o, const Common& common) {
+  o.planning.calibration.target = o.out;
   if (o.max_shard_bytes <= 0)
     fail("--max-shard-size is {} bytes; the largest file needs a positive size", o.max_shard_bytes);
   // Also where the policy needs no data: a path that is wrong is a mistake.
@@ -33,6 +34,7 @@ void quantize(const Options& o, const Common& common) {
     plan = planner.plan(o.policy, o.planning.calibration.rounding, o.planning.budget);
   }
   planner.write(plan, folder, o.max_shard_bytes);
+  planner.finish();
   if (common.json)
     print_json(records::to_json(plan));
   else
@@ -55,6 +57,7 @@ void add_quantize(CLI::App& app, Common& common) {
   command->add_option("--measurements", o->measurements, "Use these measurements")->type_name("FILE");
   add_data(command, o->planning.calibration.data, o->planning.calibration.window);
   add_planning(command, o->planning);
+  add_save_every(command, o->planning.calibration);
   plan->excludes(command->get_option("--measurements"));
   command->add_option("--max-shard-size", o->max_shard_bytes, "Largest safetensors file (5GB, 500MiB)")
       ->transform(CLI::AsSizeValue(true))
