@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,13 @@ class Rows:
         holds = value >= limit if more else value <= limit
         bound = ("at least " if more else "at most ") + kind.format(limit)
         row = [what, ours, peer, kind.format(value), bound, "yes" if holds else "**no**"]
+        self.put(row)
+
+    def skip(self, what, reason):
+        """A line for what was not run, and why."""
+        self.put([what, f"not run: {reason}", "-", "-", "-", "-"])
+
+    def put(self, row):
         print(" | ".join(row), flush=True)
         self.parts[self.part]["rows"].append(row)
         self.path.write_text(json.dumps(self.parts, indent=1) + "\n")
@@ -237,9 +245,19 @@ def large(rows, scratch):
     source, out = fabricated(scratch, "Llama-3.2-90B-Vision-Instruct", "--sparse"), scratch / "out90"
     start = statistics.median(run(NIBBLE, "inspect", source)[0] for _ in range(5))
     rows.add("inspect 90B", SECONDS.format(start), "-", start, 0.3, SECONDS)
-    seconds, peak, _ = run(NIBBLE, "quantize", source, "-o", out, "--force", "--policy", "vision", "--quiet")
+    inventory = json.loads(run(NIBBLE, "inspect", source, "--json")[2])
+    need = inventory["other_bytes"] + sum(x["bytes4"] for x in inventory["linears"]) + GIB
+    free = shutil.disk_usage(scratch).free
+    if free < need:
+        rows.skip("quantize 90B", f"it writes {need / GIB:.0f} GiB, and the disk has {free / GIB:.0f} GiB")
+        return
+    try:
+        seconds, peak, _ = run(NIBBLE, "quantize", source, "-o", out, "--force", "--policy", "all", "--rounding", "plain",
+                               "--quiet")  # fmt: skip
+    finally:
+        for folder in (out, out.with_name(out.name + ".partial")):
+            shutil.rmtree(folder, ignore_errors=True)
     rows.add(f"quantize 90B ({seconds / 60:.1f} min), peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 1, MEMORY)
-    run("rm", "-rf", out)
 
 
 PARTS = {"codes": codes, "products": products, "checkpoint": checkpoint, "measure": measure, "generate": generate,

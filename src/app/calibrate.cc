@@ -9,7 +9,9 @@
 
 #include "app/commands.h"
 #include "base/error.h"
+#include "base/sha256.h"
 #include "base/text.h"
+#include "kernels/ops.h"
 #include "plan/choose.h"
 #include "plan/plan.h"
 
@@ -69,6 +71,11 @@ std::vector<data::Sample> take_held_out(std::vector<data::Sample>& samples) {
   return held;
 }
 
+/// nibble's own texts.
+std::string guard_file() {
+  return (share_folder() / "texts" / "calibration.jsonl").string();
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -100,8 +107,9 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                      kFewest));
   calibration_.items = items_of(samples, options_.data, model_.maker, options_.window);
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
-  prepare(calibration_);
-  if (!held.empty()) prepare(held_out_);
+  if (!options_.target.empty()) open_journal();
+  prepare(calibration_, "calibration");
+  if (!held.empty()) prepare(held_out_, "held out");
   if (options_.rounding != "plain") {
     // Prompts alone are few text rows: their statistics are damped more, and count less.
     const bool pictures = all_pictures();
@@ -115,13 +123,88 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                         : pictures        ? 0.5
                                           : 0.1};
     if (options_.guard) add_guard();
-    store_ = std::make_unique<measure::RoundedStore>(
-        options_.scratch.empty() ? std::filesystem::temp_directory_path() : options_.scratch);
+    if (!journal_)
+      store_ = std::make_unique<measure::RoundedStore>(
+          options_.scratch.empty() ? std::filesystem::temp_directory_path() : options_.scratch);
   }
 }
 
-void Calibration::prepare(InputSet& set) {
-  data::complete_answers(set.items, model_.runner, model_.maker);
+/// All that the numbers depend on, and what stands beside them in the record.
+void Calibration::open_journal() {
+  Sha256 inputs;
+  const auto add = [&](const void* data, size_t size) {
+    inputs.update({static_cast<const std::byte*>(data), size});
+  };
+  const auto add_ids = [&](const std::vector<int64_t>& ids) {
+    const size_t n = ids.size();
+    add(&n, sizeof n);
+    add(ids.data(), n * sizeof(int64_t));
+  };
+  for (const InputSet* set : {&calibration_, &held_out_}) {
+    add_ids({std::ssize(set->items)});
+    for (const data::Item& item : set->items) {
+      const std::string names = fmt::format("{}\n{}", item.id, item.plain);
+      add(names.data(), names.size());
+      add_ids(item.prompt.ids);
+      add_ids(item.answer);
+      for (const run::Picture& p : item.prompt.pictures) {
+        add_ids({p.grid_t, p.grid_h, p.grid_w, p.tiles, p.aspect_ratio});
+        add(p.pixels->data(), static_cast<size_t>(p.pixels->tensor().bytes()));
+      }
+    }
+  }
+  const CalibrationOptions& o = options_;
+  const bool guarded = o.guard && o.rounding != "plain" && all_pictures();
+  const std::string all = fmt::format(
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", model_.name, fmt::join(o.data, "\n"), o.window,
+      o.rounding, o.damping, o.mix, o.guard, o.effort, o.budget, o.fuse, o.allow_nonfinite, o.hold_out,
+      o.resample, static_cast<int>(model_.weights.compute()), guarded ? io::read_file(guard_file()) : "");
+  // The same products have other last bits by other instructions.
+  const std::string version =
+      fmt::format("{} {} {}", NIBBLE_VERSION, quant::instruction_set(), kernels::instruction_set());
+  io::JobKey key{
+      {{"another version of nibble, or another processor", version},
+       {"another 16-bit checkpoint, or one that was changed since", model_.binding.checkpoint().identity()},
+       {"other inputs, or ones that were changed since", inputs.hex()},
+       {"other options", sha256(all)}}};
+  journal_ = std::make_unique<measure::Journal>(
+      o.target, std::move(key), measure::Journal::Options{.seconds = o.save_every, .tell = tell});
+}
+
+void Calibration::save() {
+  if (journal_) journal_->save();
+}
+
+void Calibration::finish() {
+  if (journal_) journal_->finish();
+}
+
+/// Answers that the model gave before an interruption, by the items' numbers; and keeps those that it gives
+/// now.
+void Calibration::complete_answers(InputSet& set, const std::string& name) {
+  if (!journal_) return data::complete_answers(set.items, model_.runner, model_.maker);
+  io::Json given = io::Json::array();
+  if (const io::Json* known = journal_->find(name)) given = *known;
+  std::vector<size_t> open;
+  for (size_t i = 0; i < set.items.size(); ++i)
+    if (set.items[i].answer.empty()) open.push_back(i);
+  for (const io::Json& answer : given) {
+    data::Item& item = set.items.at(answer.at(0).get<size_t>());
+    item.answer_text = answer.at(1).get<std::string>();
+    item.answer = answer.at(2).get<std::vector<int64_t>>();
+  }
+  data::complete_answers(set.items, model_.runner, model_.maker, data::kAnswerTokens, [&] {
+    given = io::Json::array();
+    for (const size_t i : open)
+      if (const data::Item& item = set.items[i]; !item.answer.empty())
+        given.push_back({i, item.answer_text, item.answer});
+    journal_->keep(name, given);
+    journal_->settle();
+  });
+}
+
+void Calibration::prepare(InputSet& set, const std::string& name) {
+  complete_answers(set, "answers, " + name);
   for (const data::Item& item : set.items)
     set.inputs.push_back(
         {.id = item.id,
@@ -131,8 +214,8 @@ void Calibration::prepare(InputSet& set) {
 }
 
 bool Calibration::all_pictures() const {
-  return std::all_of(calibration_.inputs.begin(), calibration_.inputs.end(),
-                     [](const auto& input) { return input.modality == records::Modality::vision; });
+  return std::all_of(calibration_.items.begin(), calibration_.items.end(),
+                     [](const data::Item& item) { return !item.prompt.pictures.empty(); });
 }
 
 /// Codes that are chosen for the tokens of pictures and their prompts alone would harm plain text: a few
@@ -141,7 +224,7 @@ void Calibration::add_guard() {
   constexpr int64_t kWindow = 256;
   constexpr size_t kWindows = 8;
   if (!all_pictures()) return;
-  const std::vector<std::string> files = {(share_folder() / "texts" / "calibration.jsonl").string()};
+  const std::vector<std::string> files = {guard_file()};
   auto texts = items_of(data::read_samples(files), files, model_.maker, std::min(options_.window, kWindow));
   if (texts.size() > kWindows) texts.resize(kWindows);
   guarded_.items = calibration_.items;
@@ -150,16 +233,18 @@ void Calibration::add_guard() {
   rounding_.guard = std::ssize(texts);
 }
 
-void Calibration::make_lockstep(InputSet& set) {
+void Calibration::make_lockstep(InputSet& set, const std::string& name) {
   if (set.walk)
-    set.lockstep =
-        std::make_unique<measure::Lockstep>(*set.walk, groups_, inventory_, store_.get(), options_.memory);
+    set.lockstep = std::make_unique<measure::Lockstep>(*set.walk, groups_, inventory_, codes(),
+                                                       options_.memory, journal_.get(), name);
 }
 
 records::Measurements Calibration::measure() {
-  const measure::Options options{
-      .rounding = rounding_, .fuse = options_.fuse, .allow_nonfinite = options_.allow_nonfinite};
-  records::Measurements out = measure::measure(statistics(), model_.name, options, store_.get());
+  const measure::Options options{.rounding = rounding_,
+                                 .fuse = options_.fuse,
+                                 .allow_nonfinite = options_.allow_nonfinite,
+                                 .journal = journal_.get()};
+  records::Measurements out = measure::measure(statistics(), model_.name, options, codes());
   out.samples = std::ssize(calibration_.items);
   out.data = options_.data;
   out.window = options_.window;
@@ -171,8 +256,8 @@ records::Measurements Calibration::measure() {
       if (out.inventory.linears[member].bytes4 == out.inventory.linears[member].bytes16 &&
           out.errors[member].weight == 0)
         unroundable_.insert(group.name);
-  make_lockstep(calibration_);
-  make_lockstep(held_out_);
+  make_lockstep(calibration_, "calibration");
+  make_lockstep(held_out_, "held out");
   if (options_.effort != "none") solo_runs(out);
   return out;
 }
@@ -184,18 +269,9 @@ std::array<double, 2> Calibration::noise() {
   run::Weights other(weights.binding(), wide ? kernels::Compute::bf16 : kernels::Compute::f32);
   run::Runner runner(other);
   measure::Walk walk(runner, calibration_.items);
-  const auto states_of = [](measure::Walk& w) {
-    measure::States states = w.start();
-    measure::States* branch = &states;
-    for (size_t step = 0; step < w.steps().size(); ++step) {
-      w.advance(step, {&branch, 1}, nullptr);
-      w.release(step);
-    }
-    return w.answers(states);
-  };
-  const Matrix theirs = states_of(walk);
+  const Matrix theirs = measure::answers_of(walk, journal_.get(), "noise");
   const auto start = std::chrono::steady_clock::now();
-  const Matrix ours = states_of(*calibration_.walk);
+  const Matrix ours = measure::answers_of(*calibration_.walk, journal_.get(), "calibration, 16 bit");
   forward_seconds_ = seconds_since(start);
   const auto kl = calibration_.walk->divergence(ours, theirs);
   const auto intervals = kl_by_modality(calibration_.inputs, kl);
@@ -272,8 +348,10 @@ void Calibration::run_alone(records::Measurements& out, const std::vector<std::s
 void Calibration::round(const records::Plan& plan) {
   std::set<std::string> names;
   for (const records::Decision& d : plan.decisions)
-    if (!d.keep && d.rounding != "plain" && !store_->has(d.name)) names.insert(d.name);
-  if (!names.empty()) measure::round_linears(statistics(), plan.rounding, names, *store_);
+    if (!d.keep && d.rounding != "plain") names.insert(d.name);
+  if (std::all_of(names.begin(), names.end(), [&](const std::string& name) { return codes()->has(name); }))
+    return;
+  measure::round_linears(statistics(), plan.rounding, names, *codes(), journal_.get());
 }
 
 std::array<records::Interval, 2> kl_by_modality(std::span<const records::MeasuredInput> inputs,

@@ -29,6 +29,9 @@ struct CalibrationOptions {
   int64_t resample = 0;               // seed of a bootstrap of data by its pictures and texts; 0: data itself
   int64_t memory = int64_t{4} << 30;  // bytes that hidden states may take
   std::filesystem::path scratch = {};  // folder for rounded weights; empty: the system's
+  /// What is written in the end: beside it stands how far the run is, in place of `scratch`; empty: nowhere.
+  std::filesystem::path target = {};
+  double save_every = 20;  // the least seconds between two saves of that
 };
 
 /// Inputs that are run as a whole, with the lockstep over them.
@@ -49,7 +52,10 @@ class Calibration {
   records::Measurements measure();
   /// Fills the store with the linears that a plan rounds with statistics, where measure() has not.
   void round(const records::Plan& plan);
-  quant::Packed4 rounded(const std::string& linear) const { return store_->get(linear); }
+  quant::Packed4 rounded(const std::string& linear) const { return codes()->get(linear); }
+  /// Saves what is known, before long work that comes after; or forgets it, when the target is there.
+  void save();
+  void finish();
 
   /// The inputs that plans are made from, and those that they are judged by; the second may be empty.
   InputSet& calibration() { return calibration_; }
@@ -60,10 +66,13 @@ class Calibration {
   const std::vector<records::Group>& groups() const { return groups_; }
 
  private:
-  void prepare(InputSet& set);
+  void open_journal();
+  void complete_answers(InputSet& set, const std::string& name);
+  void prepare(InputSet& set, const std::string& name);
+  measure::RoundedStore* codes() const { return journal_ ? &journal_->store() : store_.get(); }
   bool all_pictures() const;
   void add_guard();
-  void make_lockstep(InputSet& set);
+  void make_lockstep(InputSet& set, const std::string& name);
   void solo_runs(records::Measurements& measurements);
   void run_alone(records::Measurements& measurements, const std::vector<std::string>& names);
   std::array<double, 2> noise();
@@ -76,7 +85,8 @@ class Calibration {
   records::Inventory inventory_;
   std::vector<records::Group> groups_;
   std::set<std::string> unroundable_;  // groups with weights that are not finite
-  std::unique_ptr<measure::RoundedStore> store_;
+  std::unique_ptr<measure::Journal> journal_;     // null: nothing is kept for another run
+  std::unique_ptr<measure::RoundedStore> store_;  // where there is no journal, and codes
   double forward_seconds_ = 0;  // of the 16-bit model over the calibration inputs
 };
 

@@ -229,6 +229,16 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->default_str("on");
 }
 
+void add_save_every(CLI::App* command, CalibrationOptions& options) {
+  command
+      ->add_option(
+          "--save-every", options.save_every,
+          "The least seconds between two saves of how far measuring is, from where the same command goes on")
+      ->check(CLI::Range(0.0, 1e9).description(""))
+      ->type_name("S")
+      ->capture_default_str();
+}
+
 void add_weights(CLI::App* command, std::string& weights) {
   command
       ->add_option("--weights", weights,

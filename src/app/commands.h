@@ -42,6 +42,7 @@ void add_compute(CLI::App* command, Common& common);
 void add_budget(CLI::App* command, std::string& budget);
 void add_policy(CLI::App* command, std::string& budget, std::string& policy);
 void add_calibration(CLI::App* command, CalibrationOptions& options);
+void add_save_every(CLI::App* command, CalibrationOptions& options);
 void add_weights(CLI::App* command, std::string& weights);
 /// All of how plans are made but for the model, its inputs, and the budget.
 void add_planning(CLI::App* command, PlanningOptions& options);

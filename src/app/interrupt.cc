@@ -21,9 +21,10 @@ void say_and_end(int signal) {
 
 }  // namespace
 
-InterruptNote::InterruptNote(const std::filesystem::path& partial) {
-  note = fmt::format("\nnibble: interrupted; {} holds what is done: the same command goes on from there\n",
-                     partial.string());
+InterruptNote::InterruptNote(const std::filesystem::path& target) {
+  note = fmt::format(
+      "\nnibble: interrupted; the same command goes on from what {0}.progress and {0}.partial hold, or remove them\n",
+      target.string());
   // One that the caller ignores (nohup) stays ignored.
   for (const int signal : {SIGINT, SIGTERM})
     if (std::signal(signal, say_and_end) == SIG_IGN) std::signal(signal, SIG_IGN);

@@ -5,11 +5,11 @@
 
 namespace nibble::app {
 
-/// While it lives, Ctrl-C and a request to end (SIGINT, SIGTERM) first say in a line that unfinished work lies in
-/// `partial` and that the same command goes on from it. One at a time.
+/// While it lives, Ctrl-C and a request to end (SIGINT, SIGTERM) first say in a line that the work so far lies
+/// beside `target` (in target.partial, target.progress) and that the same command goes on from it. One at a time.
 class InterruptNote {
  public:
-  explicit InterruptNote(const std::filesystem::path& partial);
+  explicit InterruptNote(const std::filesystem::path& target);
   ~InterruptNote();
   InterruptNote(const InterruptNote&) = delete;
   InterruptNote& operator=(const InterruptNote&) = delete;

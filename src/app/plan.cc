@@ -1,6 +1,7 @@
 #include "plan/plan.h"
 
 #include "app/commands.h"
+#include "app/interrupt.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "report/views.h"
@@ -21,10 +22,14 @@ struct PlanOptions {
 
 void measure(const MeasureOptions& o, const Common& common) {
   check_target(o.out, o.calibration.data, "measurements");
-  Calibration calibration(o.model, o.calibration, common);
+  const InterruptNote note(o.out);
+  CalibrationOptions options = o.calibration;
+  options.target = o.out;
+  Calibration calibration(o.model, std::move(options), common);
   const records::Measurements measurements = calibration.measure();
   const io::Json json = records::to_json(measurements);
   write_record(o.out, json);
+  calibration.finish();
   if (common.json)
     print_json(json);
   else
@@ -86,6 +91,7 @@ void add_measure(CLI::App& app, Common& common) {
   add_data(command, o->calibration.data, o->calibration.window);
   add_calibration(command, o->calibration);
   command->add_option("-o,--out", o->out, "Where to write")->type_name("FILE")->capture_default_str();
+  add_save_every(command, o->calibration);
   command->add_flag("--allow-nonfinite", o->calibration.allow_nonfinite,
                     "Go on when weights hold NaN or infinity");
   add_compute(command, common);

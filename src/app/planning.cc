@@ -1,10 +1,11 @@
 #include "app/planning.h"
 
 #include <algorithm>
+#include <set>
 
 #include "app/commands.h"
 #include "base/error.h"
-#include "measure/measure.h"
+#include "measure/sizes.h"
 #include "write/checkpoint.h"
 
 namespace nibble::app {
@@ -40,7 +41,11 @@ void Planner::measure(std::span<const std::string> policies) {
   measurements_.inventory = source_.inventory(options_.model);
   measurements_.inventory.weights = source_.fingerprint();
   measurements_.fuse = options.fuse;
-  measure::exact_sizes(source_, measurements_.inventory, options.allow_nonfinite);
+  // Where no size decides anything, that of what is rounded is known when it is written.
+  likely_ = options_.budget.empty() &&
+            std::none_of(policies.begin(), policies.end(),
+                         [](const std::string& policy) { return plan::find_policy(policy).needs_budget; });
+  if (!likely_) measure::exact_sizes(source_, measurements_.inventory, options.allow_nonfinite);
 }
 
 void Planner::take_measurements(const std::string& file) {
@@ -65,6 +70,13 @@ records::Plan Planner::plan(const std::string& policy, const std::string& roundi
                             const std::string& budget) {
   const plan::Preferences preferences{.rounding = rounding, .weights = parse_weights(options_.weights)};
   records::Plan out = plan_for(measurements_, digest_, policy, budget, preferences);
+  if (likely_) {
+    std::set<std::string> others;
+    for (const records::Decision& d : out.decisions)
+      if (d.keep || out.format != "nf4") others.insert(d.name);
+    measure::exact_sizes(source_, measurements_.inventory, others, options_.calibration.allow_nonfinite);
+    out = plan_for(measurements_, digest_, policy, budget, preferences);
+  }
   if (!calibration_) {
     if (policy == "dynamic" && plan::has_costs(measurements_))
       tell("the plan is predicted from the measurements and was not run: without --measurements it is verified");
@@ -96,16 +108,22 @@ void Planner::prepare_codes(const records::Plan& plan) {
   calibration_->round(plan);
 }
 
+void Planner::finish() {
+  if (calibration_) calibration_->finish();
+}
+
 void Planner::write(records::Plan& plan, io::OutputFolder& folder, int64_t max_shard_bytes) {
   prepare_codes(plan);
+  if (calibration_) calibration_->save();
   const write::Options options{
       .max_shard_bytes = max_shard_bytes,
       .allow_nonfinite = options_.calibration.allow_nonfinite,
+      .likely_sizes = likely_,
       .rounded = [&](const std::string& linear) { return calibration_->rounded(linear); },
       .command = command_text(),
       .version = NIBBLE_VERSION,
       .tell = tell};
-  plan.bytes = write::write_checkpoint(source_, plan, folder, options);
+  plan.set_written(write::write_checkpoint(source_, plan, folder, options), likely_);
 }
 
 void Planner::write(records::Plan& plan, const std::filesystem::path& out) {

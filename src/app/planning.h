@@ -45,12 +45,15 @@ class Planner {
   /// them. Throws Error.
   records::Plan plan(const std::string& policy, const std::string& rounding, const std::string& budget);
 
-  /// Writes any plan of this model to a folder (write::open_output) and fills its bytes; codes that are not at
-  /// hand are rounded on the inputs that the plan names, or on those of the options. max_shard_bytes is that of
-  /// write::Options. Throws Error.
+  /// Writes any plan of this model to a folder (write::open_output) and fills its bytes; codes that are not
+  /// at hand are rounded on the inputs that the plan names, or on those of the options. max_shard_bytes is
+  /// that of write::Options. Throws Error.
   void write(records::Plan& plan, io::OutputFolder& folder, int64_t max_shard_bytes);
   /// The same to a new folder.
   void write(records::Plan& plan, const std::filesystem::path& out);
+
+  /// What was kept for an interrupted run to go on from goes.
+  void finish();
 
   const records::Measurements& measurements() const { return measurements_; }
 
@@ -63,6 +66,7 @@ class Planner {
   std::unique_ptr<Calibration> calibration_;  // null where nothing had to be run
   records::Measurements measurements_;
   std::string digest_;
+  bool likely_ = false;  // bytes4 of what is rounded are likely sizes (see write::Options)
 };
 
 }  // namespace nibble::app

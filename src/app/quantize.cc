@@ -17,14 +17,15 @@ struct Options {
   bool force = false;
 };
 
-void quantize(const Options& o, const Common& common) {
+void quantize(Options o, const Common& common) {
+  o.planning.calibration.target = o.out;
   // Also where the policy needs no data: a path that is wrong is a mistake.
   data::check_samples(o.planning.calibration.data);
   const model::Binding source = open_16bit(o.planning.model);
   if (!o.planning.budget.empty()) plan::check_budget(o.planning.budget, source.inventory(o.planning.model));
   plan::find_policy(o.policy);
   io::OutputFolder folder = write::open_output(source, o.out, o.force);
-  const InterruptNote note(folder.path());
+  const InterruptNote note(o.out);
   Planner planner(o.planning, source, common);
   records::Plan plan;
   if (!o.plan.empty()) {
@@ -39,6 +40,7 @@ void quantize(const Options& o, const Common& common) {
   }
   tell_of_extremes(plan);
   planner.write(plan, folder, o.max_shard_bytes);
+  planner.finish();
   if (common.json)
     print_json(records::to_json(plan));
   else
@@ -63,6 +65,7 @@ void add_quantize(CLI::App& app, Common& common) {
           ->type_name("FILE");
   add_data(command, o->planning.calibration.data, o->planning.calibration.window);
   add_planning(command, o->planning);
+  add_save_every(command, o->planning.calibration);
   add_compute(command, common);
   // A plan says how its codes are made, measurements what they were made of: options that would change nothing are
   // refused.

@@ -30,7 +30,8 @@ std::vector<std::pair<size_t, size_t>> batches(std::span<const Item> items, int6
   return out;
 }
 
-void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker, int64_t limit) {
+void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker, int64_t limit,
+                      const std::function<void()>& some) {
   std::vector<Item*> open;
   for (Item& item : items)
     if (item.answer.empty() && !item.plain) open.push_back(&item);
@@ -51,6 +52,7 @@ void complete_answers(std::span<Item> items, run::Runner& model, const PromptMak
       if ((ended && !end_tokens.empty()) || open[i]->answer.empty())
         open[i]->answer.push_back(end_tokens.front());
     }
+    if (some) some();
     progress.advance(static_cast<int64_t>(end - begin));
   }
 }

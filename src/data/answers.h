@@ -1,6 +1,7 @@
 // Answers for samples that come without one, and the cutting of items into batches.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -15,8 +16,9 @@ inline constexpr int64_t kAnswerTokens = 64;
 
 /// Gives every item without an answer the model's own greedy one, of at most `limit` tokens: one that was cut
 /// there, or where the model takes no more, has no end-of-turn token. `model` should be the 16-bit model.
+/// `some` (may be empty) is called whenever there are further answers.
 void complete_answers(std::span<Item> items, run::Runner& model, const PromptMaker& maker,
-                      int64_t limit = kAnswerTokens);
+                      int64_t limit = kAnswerTokens, const std::function<void()>& some = {});
 
 /// Cuts items into consecutive ranges [begin, end) whose rows (patches plus tokens, answers included) come to
 /// at most `rows`, each of at least one item. The cut depends on the items alone.

@@ -156,6 +156,15 @@ std::vector<fs::path> Checkpoint::files() const {
   return paths;
 }
 
+std::string Checkpoint::identity() const {
+  std::string all = dump_json(config_);
+  const auto paths = files();
+  const auto stamped = stamps();
+  for (size_t i = 0; i < paths.size(); ++i)
+    all += fmt::format("\n{} {} {}", paths[i].filename().string(), stamped[i].size, stamped[i].changed);
+  return sha256(all);
+}
+
 std::vector<fs::path> Checkpoint::side_files() const {
   std::vector<fs::path> paths;
   for (const auto& name : file_names(folder_)) {

@@ -58,6 +58,8 @@ class Checkpoint {
   /// The safetensors files, in order of their names, and what they were when they were opened.
   std::vector<std::filesystem::path> files() const;
   std::vector<FileStamp> stamps() const;
+  /// A digest of config.json and of the names, sizes and last changes of these files.
+  std::string identity() const;
   /// The other regular files of the folder (not *.safetensors, not an index, not config.json, not other
   /// weight formats such as *.bin, *.pt, *.gguf, not hidden ones), by name: what a written checkpoint takes
   /// over.
@@ -77,37 +79,58 @@ class Checkpoint {
   std::map<std::string, const SafetensorsFile*> where_;
 };
 
-/// A folder that becomes visible under its final name only when it is complete: files are written into
-/// `target` + ".partial", and commit() renames it. Destroyed without commit, it removes what it wrote, unless
-/// a state was saved. The partial folder holds a file ".nibble-lock", locked (flock) as long as the run
-/// lives. What an interrupted run left is recognised by that file without a lock; it is emptied and used
-/// again, or taken over as it is where that is asked for and there is a state. A partial folder without the
-/// file is not nibble's and refused unless it is empty. A second run on the same target is refused.
-class OutputFolder {
+/// A folder beside what a run is to write, for its unfinished files. It holds a file ".nibble-lock", locked
+/// (flock) as long as the run lives: a second run on the same target is refused. What an interrupted run left
+/// is recognised by that file without a lock; it is emptied and used again, or taken over as it is where that
+/// is asked for and there is a state. A folder without the file is not nibble's and refused unless it is
+/// empty. Destroyed, it is removed, unless there is a state.
+class WorkFolder {
  public:
   /// What becomes of an interrupted run's files when there is a state that says what they are.
   enum class Leftovers { remove, keep };
 
+  /// The folder is `target` + `suffix`. Throws Error when it cannot be made or is another run's.
+  WorkFolder(const std::filesystem::path& target, std::string_view suffix, Leftovers leftovers);
+  ~WorkFolder();
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+
+  /// Where to write: path() / "config.json".
+  const std::filesystem::path& path() const { return path_; }
+  /// The file that says how far the work is. One who writes it on his own says so: what is there stays from
+  /// then on when the object goes.
+  std::filesystem::path state_path() const;
+  void state_saved() { stays_ = true; }
+  /// Its text that was saved last, by this run or by the interrupted one whose files are kept.
+  std::optional<std::string> state() const;
+  void save_state(std::string_view text);
+  /// Removes everything that is in the folder, the state too.
+  void clear();
+  /// The same, and tells why an interrupted run's files are of no use: "another plan".
+  void begin_anew(std::string_view why, const std::function<void(const std::string&)>& tell);
+  /// Removes everything but the state and the named entries.
+  void keep_only(const std::set<std::string>& names);
+
+ protected:
+  std::filesystem::path target_, path_;
+  Descriptor lock_;
+  bool released_ = false;  // no longer this object's to remove
+
+ private:
+  bool stays_ = false;
+};
+
+/// A folder that becomes visible under its final name only when it is complete: files are written into
+/// `target` + ".partial", and commit() renames it.
+class OutputFolder : public WorkFolder {
+ public:
   /// Throws Error when the target exists and `force` is false, or the parent cannot be written. With `force`,
   /// an existing target must look like a checkpoint that nibble or transformers wrote (holds config.json and
   /// no
   /// ".git") or be empty, must be neither a link nor the current folder or one above it, and is replaced only
   /// by commit(). Whether the target is the folder that is being read is the caller's to check.
-  OutputFolder(std::filesystem::path target, bool force, Leftovers leftovers = Leftovers::remove);
-  ~OutputFolder();
-  OutputFolder(const OutputFolder&) = delete;
-  OutputFolder& operator=(const OutputFolder&) = delete;
+  OutputFolder(const std::filesystem::path& target, bool force, Leftovers leftovers = Leftovers::remove);
 
-  /// Where to write: path() / "config.json".
-  const std::filesystem::path& path() const { return partial_; }
-  /// The state that was saved last, by this run or by the interrupted one whose files are kept.
-  std::optional<std::string> state() const;
-  /// Saves how far the work is. From then on what was written stays when the object goes without commit.
-  void save_state(std::string_view text);
-  /// Removes everything that is in the folder, the state too.
-  void clear();
-  /// Removes everything but the state and the named entries.
-  void keep_only(const std::set<std::string>& names);
   /// Syncs every file and renames to the final name; with `force` it changes places with the old folder in
   /// one step where the file system can, and the old one is removed afterwards. The state is gone. Throws
   /// Error, the target untouched, when that fails, or when the target came into being meanwhile.
@@ -116,9 +139,7 @@ class OutputFolder {
  private:
   Descriptor replace();
 
-  std::filesystem::path target_, partial_;
-  bool force_, committed_ = false, stays_ = false;
-  Descriptor lock_;  // of the lock file in the partial folder
+  bool force_;
 };
 
 /// The name of shard i of `count`: model.safetensors, or model-00001-of-0000N.safetensors.

@@ -115,6 +115,16 @@ void clean_committed(const fs::path& target) {
   fs::remove(target / kLockFile, ignored);
 }
 
+/// The target of an output folder, which may come into being or be replaced.
+fs::path checked_target(const fs::path& given, bool force) {
+  fs::path target = normal_target(given);
+  if (type_at(target) == fs::file_type::not_found) return target;
+  clean_committed(target);
+  if (!force) fail("{}: exists already; give another name, or --force to replace it", target.string());
+  check_replaceable(target);
+  return target;
+}
+
 void sync_tree(const fs::path& folder) {
   std::error_code error;
   fs::recursive_directory_iterator entries(folder, error);
@@ -129,87 +139,94 @@ void sync_tree(const fs::path& folder) {
 
 }  // namespace
 
-OutputFolder::OutputFolder(fs::path target, bool force, Leftovers leftovers)
-    : target_(normal_target(target)), force_(force) {
-  partial_ = target_;
-  partial_ += ".partial";
-  if (type_at(target_) != fs::file_type::not_found) {
-    clean_committed(target_);
-    if (!force_) fail("{}: exists already; give another name, or --force to replace it", target_.string());
-    check_replaceable(target_);
-  }
-  if (::mkdir(partial_.c_str(), 0777) != 0) {
+WorkFolder::WorkFolder(const fs::path& target, std::string_view suffix, Leftovers leftovers)
+    : target_(normal_target(target)), path_(target_) {
+  path_ += suffix;
+  if (::mkdir(path_.c_str(), 0777) != 0) {
     if (errno == ENOENT)
       fail("{}: the folder {} does not exist; create it first", target_.string(),
            parent_of(target_).string());
-    if (errno != EEXIST) fail("{}: cannot create the folder: {}", partial_.string(), system_message(errno));
-    if (type_at(partial_) != fs::file_type::directory) refuse_foreign(partial_);
+    if (errno != EEXIST) fail("{}: cannot create the folder: {}", path_.string(), system_message(errno));
+    if (type_at(path_) != fs::file_type::directory) refuse_foreign(path_);
     std::error_code error;
-    if (type_at(partial_ / kLockFile) != fs::file_type::regular && !fs::is_empty(partial_, error))
-      refuse_foreign(partial_);
+    if (type_at(path_ / kLockFile) != fs::file_type::regular && !fs::is_empty(path_, error))
+      refuse_foreign(path_);
   }
-  lock_ = lock_folder(partial_, target_);
-  stays_ = leftovers == Leftovers::keep && type_at(partial_ / kStateFile) == fs::file_type::regular;
-  if (!stays_) empty_folder(partial_);
+  lock_ = lock_folder(path_, target_);
+  stays_ = leftovers == Leftovers::keep && type_at(state_path()) == fs::file_type::regular;
+  if (!stays_) empty_folder(path_);
 }
 
-OutputFolder::~OutputFolder() {
-  if (committed_ || stays_) return;
+WorkFolder::~WorkFolder() {
+  if (released_ || stays_) return;
   try {
-    remove_folder(partial_);
+    remove_folder(path_);
   } catch (const std::exception&) {
     // What cannot be removed keeps the lock file, and the next run on this target clears it.
   }
 }
 
-std::optional<std::string> OutputFolder::state() const {
-  if (type_at(partial_ / kStateFile) != fs::file_type::regular) return std::nullopt;
-  return read_file(partial_ / kStateFile);
+fs::path WorkFolder::state_path() const {
+  return path_ / kStateFile;
 }
 
-void OutputFolder::save_state(std::string_view text) {
-  write_file(partial_ / kStateFile, text);
-  stays_ = true;
+std::optional<std::string> WorkFolder::state() const {
+  if (type_at(state_path()) != fs::file_type::regular) return std::nullopt;
+  return read_file(state_path());
 }
 
-void OutputFolder::clear() {
-  empty_folder(partial_);
+void WorkFolder::save_state(std::string_view text) {
+  write_file(state_path(), text);
+  state_saved();
+}
+
+void WorkFolder::clear() {
+  empty_folder(path_);
   stays_ = false;
 }
 
-void OutputFolder::keep_only(const std::set<std::string>& names) {
-  std::set<std::string> all = names;
-  all.insert(kStateFile);
-  empty_folder(partial_, all);
+void WorkFolder::begin_anew(std::string_view why, const std::function<void(const std::string&)>& tell) {
+  tell(fmt::format("{}: an interrupted run left {}; it is removed, and the work begins anew", path_.string(),
+                   why));
+  clear();
 }
 
+void WorkFolder::keep_only(const std::set<std::string>& names) {
+  std::set<std::string> all = names;
+  all.insert(kStateFile);
+  empty_folder(path_, all);
+}
+
+OutputFolder::OutputFolder(const fs::path& target, bool force, Leftovers leftovers)
+    : WorkFolder(checked_target(target, force), ".partial", leftovers), force_(force) {}
+
 void OutputFolder::commit() {
-  NIBBLE_CHECK(!committed_, "second commit of {}", target_.string());
-  sync_tree(partial_);
+  NIBBLE_CHECK(!released_, "second commit of {}", target_.string());
+  sync_tree(path_);
   Descriptor old_lock;
   if (type_at(target_) == fs::file_type::not_found) {
-    rename_new(partial_, target_);
+    rename_new(path_, target_);
   } else {
     if (!force_)
       fail("{}: came into being while its new content was made; it is left alone", target_.string());
     check_replaceable(target_);
     old_lock = replace();
   }
-  committed_ = true;
+  released_ = true;
   std::error_code ignored;
   fs::remove(target_ / kStateFile, ignored);
   fs::remove(target_ / kLockFile, ignored);
   sync_folder(target_);
   sync_folder(parent_of(target_));
   lock_.close();
-  if (old_lock.open()) remove_folder(partial_);
+  if (old_lock.open()) remove_folder(path_);
 }
 
 Descriptor OutputFolder::replace() {
   // The old folder gets a lock file too: under the partial name it is then recognised as nibble's to remove.
   Descriptor old_lock = lock_folder(target_, target_);
   try {
-    swap_folders(partial_, target_);
+    swap_folders(path_, target_);
   } catch (const Error&) {
     std::error_code ignored;
     fs::remove(target_ / kLockFile, ignored);

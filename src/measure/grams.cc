@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/progress.h"
 
@@ -30,18 +31,16 @@ void GramObserver::add(Tap& tap, ConstMatrix x, std::span<const Modality> modali
   kernels::add_gram(picked.view(), tap.gram[k].mut());
 }
 
-void walk_taps(Walk& walk, const std::string& label, const std::function<void(const Tap&)>& seen) {
+void walk_taps(Walk& walk, const std::string& label, const Keeping& keeping,
+               const std::function<void(const Tap&)>& seen) {
   GramObserver observer;
-  States states = walk.start();
   Progress progress(label, std::ssize(walk.steps()), "blocks");
-  States* branch = &states;
-  for (size_t step = 0; step < walk.steps().size(); ++step) {
-    walk.advance(step, {&branch, 1}, &observer);
+  size_t done = 0;
+  walk_through(walk, keeping, &observer, [&](size_t step) {
     for (const auto& [name, tap] : observer.taps()) seen(tap);
     observer.clear();
-    walk.release(step);
-    progress.advance();
-  }
+    progress.advance(static_cast<int64_t>(step + 1 - std::exchange(done, step + 1)));
+  });
 }
 
 Matrix mixed_gram(const Tap& tap, const std::array<double, 2>& signal, const records::Rounding& rounding) {

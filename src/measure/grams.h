@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "measure/walk.h"
+#include "measure/journal.h"
 #include "records/rounding.h"
 
 namespace nibble::measure {
@@ -34,9 +34,11 @@ class GramObserver : public run::Observer {
   std::map<std::string, Tap> taps_;
 };
 
-/// Runs the model over the inputs step by step and shows each step's taps when all inputs went through it. One
-/// step's weights and Gram matrices are in memory at a time. `label` is for the progress line.
-void walk_taps(Walk& walk, const std::string& label, const std::function<void(const Tap&)>& seen);
+/// Runs the model over the inputs step by step and shows each step's taps when all inputs went through it.
+/// One step's weights and Gram matrices are in memory at a time. `label` is for the progress line. Steps that
+/// the journal knows to be done are left out.
+void walk_taps(Walk& walk, const std::string& label, const Keeping& keeping,
+               const std::function<void(const Tap&)>& seen);
 
 /// One Gram matrix of both modalities: mix * vision / |XW'|^2 of vision + (1 - mix) * text / |XW'|^2 of text,
 /// so that each modality counts by its relative error; `signal`: these squared norms. The diagonal of each is

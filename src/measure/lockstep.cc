@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/text.h"
 
 namespace nibble::measure {
 
@@ -17,8 +19,13 @@ struct Lockstep::Branch {
 };
 
 Lockstep::Lockstep(Walk& walk, std::span<const records::Group> groups, const records::Inventory& inventory,
-                   const RoundedStore* store, int64_t memory)
-    : walk_(walk), groups_(groups.size()), store_(store), memory_(memory) {
+                   const RoundedStore* store, int64_t memory, Journal* journal, std::string label)
+    : walk_(walk),
+      groups_(groups.size()),
+      store_(store),
+      memory_(memory),
+      journal_(journal),
+      label_(std::move(label)) {
   for (size_t g = 0; g < groups.size(); ++g)
     for (const size_t member : groups[g].members) group_of_[inventory.linears[member].name] = g;
   for (const Step& step : walk.steps()) {
@@ -92,18 +99,75 @@ void Lockstep::advance(size_t step, std::vector<Branch>& branches) {
   walk_.release(step);
 }
 
+/// What a journal calls the run of an assignment on these inputs.
+std::string Lockstep::name_of(const Assignment& assignment) const {
+  std::string text;
+  for (const Stored s : assignment) text += static_cast<char>('0' + static_cast<int>(s));
+  return label_ + "#" + text;
+}
+
+/// The hypotheses that the journal does not know.
 void Lockstep::run_pass(const Assignment& base, std::span<const Assignment> hypotheses,
                         std::span<std::vector<double>> out) {
+  if (!journal_) return run_branches(base, hypotheses, out);
+  std::vector<Assignment> open;
+  for (size_t i = 0; i < hypotheses.size(); ++i) {
+    const io::Json* known = journal_->find(name_of(hypotheses[i]));
+    if (known)
+      out[i] = numbers_of(*known);
+    else
+      open.push_back(hypotheses[i]);
+  }
+  if (open.empty()) return;
+  std::vector<std::vector<double>> found(open.size());
+  run_branches(base, open, found);
+  size_t next = 0;
+  for (size_t i = 0; i < hypotheses.size(); ++i)
+    if (out[i].empty()) out[i] = std::move(found[next++]);
+  for (size_t i = 0; i < hypotheses.size(); ++i) journal_->keep(name_of(hypotheses[i]), bits_of(out[i]));
+  journal_->settle();
+}
+
+/// Brings the branches to where the journal says that this pass was interrupted, or to the first step, which
+/// it returns.
+size_t Lockstep::begin(const std::string& name, std::vector<Branch>& branches) {
+  auto place = journal_ ? journal_->take(name) : std::nullopt;
+  if (!place) {
+    branches[0].states = walk_.start();
+    return 0;
+  }
+  walk_.go_to(place->step);
+  size_t next = 0;
+  for (Branch& branch : branches) {
+    branch.left = branch.left || branch.leaves < place->step;
+    if (branch.left) branch.states = std::move(place->states.at(next++));
+  }
+  return place->step;
+}
+
+void Lockstep::run_branches(const Assignment& base, std::span<const Assignment> hypotheses,
+                            std::span<std::vector<double>> out) {
   const bool plain_base = std::all_of(base.begin(), base.end(), [](Stored s) { return s == Stored::as_source; });
   if (!plain_base) reference();
   std::vector<Branch> branches(1 + hypotheses.size());
-  branches[0] = {&base, 0, true, walk_.start()};
-  for (size_t i = 0; i < hypotheses.size(); ++i)
+  branches[0] = {&base, 0, true, {}};
+  std::string name = name_of(base);
+  for (size_t i = 0; i < hypotheses.size(); ++i) {
     branches[i + 1] = {&hypotheses[i], leaves_at(base, hypotheses[i]), false, {}};
+    name += name_of(hypotheses[i]);
+  }
+  name = fmt::format("{}#{}", label_, sha256(name));
   Progress progress("run", std::ssize(walk_.steps()), "blocks");
-  for (size_t step = 0; step < walk_.steps().size(); ++step) {
+  size_t step = begin(name, branches);
+  progress.advance(static_cast<int64_t>(step));
+  for (; step < walk_.steps().size(); ++step) {
     advance(step, branches);
     progress.advance();
+    if (!journal_) continue;
+    std::vector<const States*> states;
+    for (const Branch& branch : branches)
+      if (branch.left) states.push_back(&branch.states);
+    journal_->pass(name, step + 1, walk_.steps().size(), states);
   }
   if (plain_base && !reference_) reference_ = walk_.answers(branches[0].states);
   std::vector<double> of_base;
@@ -119,15 +183,7 @@ void Lockstep::run_pass(const Assignment& base, std::span<const Assignment> hypo
 }
 
 const Matrix& Lockstep::reference() {
-  if (!reference_) {
-    States states = walk_.start();
-    States* branch = &states;
-    for (size_t step = 0; step < walk_.steps().size(); ++step) {
-      walk_.advance(step, {&branch, 1}, nullptr);
-      walk_.release(step);
-    }
-    reference_ = walk_.answers(states);
-  }
+  if (!reference_) reference_ = answers_of(walk_, journal_, label_ + ", 16 bit");
   return *reference_;
 }
 

@@ -8,8 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "measure/rounded_store.h"
-#include "measure/walk.h"
+#include "measure/journal.h"
 #include "records/groups.h"
 
 namespace nibble::measure {
@@ -25,10 +24,11 @@ using Assignment = std::vector<Stored>;
 /// store its groups alike, and multiplied with them as tall matrices. Not thread-safe.
 class Lockstep {
  public:
-  /// memory: bytes that hidden states may take; with more branches the pass is made several times. `store` may
-  /// be null where nothing is `rounded`. All must outlive this.
+  /// memory: bytes that hidden states may take; with more branches the pass is made several times. `store`
+  /// may be null where nothing is `rounded`. With a journal, what was run is known after an interruption;
+  /// `label` tells these inputs from others that it knows. All must outlive this.
   Lockstep(Walk& walk, std::span<const records::Group> groups, const records::Inventory& inventory,
-           const RoundedStore* store, int64_t memory);
+           const RoundedStore* store, int64_t memory, Journal* journal = nullptr, std::string label = {});
 
   /// Mean KL(16 bit || assignment) in nats over each item's answer: a row for each hypothesis, a column for each
   /// item; 0 for items that a change cannot reach. The same as running the assignment alone, bit for bit.
@@ -43,6 +43,10 @@ class Lockstep {
   size_t leaves_at(const Assignment& base, const Assignment& other) const;
   void run_pass(const Assignment& base, std::span<const Assignment> hypotheses,
                 std::span<std::vector<double>> out);
+  void run_branches(const Assignment& base, std::span<const Assignment> hypotheses,
+                    std::span<std::vector<double>> out);
+  size_t begin(const std::string& name, std::vector<Branch>& branches);
+  std::string name_of(const Assignment& assignment) const;
   void advance(size_t step, std::vector<Branch>& branches);
   void set_weights(size_t step, const Assignment& assignment);
   const Matrix& reference();
@@ -53,6 +57,8 @@ class Lockstep {
   size_t groups_;
   const RoundedStore* store_;
   int64_t memory_, state_bytes_ = 0;
+  Journal* journal_;
+  std::string label_;
   std::optional<Matrix> reference_;  // hidden states of the 16-bit model that predict the answers
 };
 

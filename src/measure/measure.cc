@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "kernels/rounding.h"
 #include "measure/grams.h"
 
@@ -112,8 +113,11 @@ class Recorder {
     out_.compute = walk.runner().weights().compute() == kernels::Compute::bf16 ? "bf16" : "f32";
     out_.rounding = options.rounding;
     out_.fuse = options.fuse;
-    for (size_t i = 0; i < out_.inventory.linears.size(); ++i) place_[out_.inventory.linears[i].name] = i;
-    out_.errors.resize(out_.inventory.linears.size());
+    for (const auto& linear : out_.inventory.linears) {
+      place_[linear.name] = out_.errors.size();
+      out_.errors.emplace_back().name = linear.name;
+      if (!options.rounding.plain()) out_.errors.back().rounded.emplace();
+    }
   }
 
   void see(const Tap& tap) {
@@ -129,10 +133,17 @@ class Recorder {
     }
   }
 
+  /// What was found so far, for a journal.
+  io::Json found() const { return {{"record", records::to_json(out_)}, {"finished", finished_}}; }
+  void restore(const io::Json& found) {
+    out_ = records::measurements_from_json(found.at("record"), "journal");
+    finished_ = found.at("finished").get<std::set<std::string>>();
+  }
+
   /// Linears that no input reached (the tower, when all data is text) have a weight error alone.
   records::Measurements result(const std::array<int64_t, 2>& rows) {
     for (const model::Linear* linear : model::linears(binding_.spec()))
-      if (out_.errors[place_.at(linear->name)].name.empty()) finish(*linear, {}, nullptr);
+      if (!finished_.contains(linear->name)) finish(*linear, {}, nullptr);
     out_.rows = rows;
     return std::move(out_);
   }
@@ -143,6 +154,7 @@ class Recorder {
     records::LinearErrors& errors = out_.errors[at];
     errors = {};
     errors.name = linear.name;
+    finished_.insert(linear.name);
     int64_t& bytes4 = out_.inventory.linears[at].bytes4;
     if (!can_round(binding_, linear, options_.allow_nonfinite)) {
       bytes4 = out_.inventory.linears[at].bytes16;
@@ -189,24 +201,40 @@ class Recorder {
   RoundedStore* store_;
   records::Measurements out_;
   std::map<std::string, size_t> place_;
+  std::set<std::string> finished_;
 };
 
 }  // namespace
 
 records::Measurements measure(Walk& walk, const std::string& model, const Options& options, RoundedStore* store) {
   NIBBLE_CHECK(options.rounding.plain() || store);
+  const std::string name = "measure";
+  if (options.journal)
+    if (const io::Json* known = options.journal->find(name))
+      return records::measurements_from_json(*known, name);
   Recorder recorder(walk, model, options, store);
-  walk_taps(walk, "measure", [&](const Tap& tap) { recorder.see(tap); });
-  return recorder.result(walk.rows());
+  const Keeping keeping{.journal = options.journal,
+                        .walk = name,
+                        .more = [&] { return recorder.found(); },
+                        .restore = [&](const io::Json& found) { recorder.restore(found); }};
+  walk_taps(walk, name, keeping, [&](const Tap& tap) { recorder.see(tap); });
+  records::Measurements out = recorder.result(walk.rows());
+  if (options.journal) {
+    options.journal->keep(name, records::to_json(out));
+    options.journal->settle();
+  }
+  return out;
 }
 
 void round_linears(Walk& walk, const records::Rounding& rounding, const std::set<std::string>& names,
-                   RoundedStore& store) {
+                   RoundedStore& store, Journal* journal) {
   const model::Binding& binding = walk.runner().weights().binding();
-  walk_taps(walk, "round", [&](const Tap& tap) {
+  const Keeping keeping{.journal = journal,
+                        .walk = fmt::format("round#{}", sha256(fmt::format("{}", fmt::join(names, "\n"))))};
+  walk_taps(walk, "round", keeping, [&](const Tap& tap) {
     std::optional<TapRounder> rounder;
     for (const model::Linear* linear : tap.readers) {
-      if (!names.contains(linear->name) || !finite_rows(tap)) continue;
+      if (!names.contains(linear->name) || store.has(linear->name) || !finite_rows(tap)) continue;
       Tensor buffer;
       const TensorView weight = binding.weight(*linear, buffer);
       if (quant::find_nonfinite(weight)) continue;
@@ -219,19 +247,6 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
     Tensor buffer;
     const TensorView weight = binding.weight(*linear, buffer);
     if (!quant::find_nonfinite(weight)) store.put(linear->name, quant::encode4(weight, quant::Format::nf4, true));
-  }
-}
-
-void exact_sizes(const model::Binding& binding, records::Inventory& inventory, bool allow_nonfinite) {
-  const auto linears = model::linears(binding.spec());
-  NIBBLE_CHECK(linears.size() == inventory.linears.size());
-  for (size_t i = 0; i < linears.size(); ++i) {
-    inventory.linears[i].bytes4 = inventory.linears[i].bytes16;
-    if (!can_round(binding, *linears[i], allow_nonfinite)) continue;
-    Tensor buffer;
-    inventory.linears[i].bytes4 = stored_bytes(
-        *linears[i], quant::encode4(binding.weight(*linears[i], buffer), quant::Format::nf4, true));
-    binding.drop(*linears[i]);
   }
 }
 

@@ -4,8 +4,7 @@
 #include <set>
 #include <string>
 
-#include "measure/rounded_store.h"
-#include "measure/walk.h"
+#include "measure/journal.h"
 #include "records/measurements.h"
 
 namespace nibble::measure {
@@ -14,6 +13,7 @@ struct Options {
   records::Rounding rounding;  // the codes to measure beside those of plain rounding
   bool fuse = true;            // see records::Measurements
   bool allow_nonfinite = false;
+  Journal* journal = nullptr;  // for an interrupted run to go on from
 };
 
 /// Runs the 16-bit model over the walk's items and measures every linear: |W - Q(W)| / |W|, and
@@ -24,12 +24,9 @@ struct Options {
 /// unless allowed: it is left out then. The same bits for any number of threads.
 records::Measurements measure(Walk& walk, const std::string& model, const Options& options, RoundedStore* store);
 
-/// Rounds the named linears as measure() does, and nothing else. Weights that are not finite are left out.
+/// Rounds the named linears as measure() does, but for those that the store has, and nothing else. Weights
+/// that are not finite are left out.
 void round_linears(Walk& walk, const records::Rounding& rounding, const std::set<std::string>& names,
-                   RoundedStore& store);
-
-/// Makes bytes4 of every linear of the inventory exact by looking at the weights. A weight that is not finite
-/// stays as it is when that is allowed, and counts so; otherwise Error.
-void exact_sizes(const model::Binding& binding, records::Inventory& inventory, bool allow_nonfinite);
+                   RoundedStore& store, Journal* journal = nullptr);
 
 }  // namespace nibble::measure

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 
 #include "base/error.h"
@@ -24,7 +25,40 @@ io::Descriptor scratch_file(const std::filesystem::path& folder) {
 }  // namespace
 
 RoundedStore::RoundedStore(const std::filesystem::path& folder)
-    : folder_(folder), file_(scratch_file(folder)) {}
+    : path_(folder), file_(scratch_file(folder)) {}
+
+RoundedStore::RoundedStore(const std::filesystem::path& file, const io::Json& index)
+    : path_(file), file_(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) {
+  if (!file_.open()) fail("{}: cannot open it: {}", file.string(), io::system_message(errno));
+  if (index.is_null()) return;
+  end_ = index.at("bytes").get<int64_t>();
+  if (io::stamp_of(file_, file).size < end_) fail("{}: is shorter than it was", file.string());
+  for (const auto& [name, json] : index.at("linears").items())
+    entries_[name] = {.shape = json.at("shape").get<Shape>(),
+                      .dtype = static_cast<DType>(json.at("dtype").get<int>()),
+                      .begin = json.at("begin").get<int64_t>(),
+                      .codes = json.at("codes").get<int64_t>(),
+                      .blocks = json.at("blocks").get<int64_t>(),
+                      .scales = json.at("scales").get<int64_t>(),
+                      .offset = std::bit_cast<float>(json.at("offset").get<uint32_t>())};
+}
+
+io::Json RoundedStore::index() const {
+  io::Json linears = io::Json::object();
+  for (const auto& [name, entry] : entries_)
+    linears[name] = {{"shape", entry.shape},
+                     {"dtype", static_cast<int>(entry.dtype)},
+                     {"begin", entry.begin},
+                     {"codes", entry.codes},
+                     {"blocks", entry.blocks},
+                     {"scales", entry.scales},
+                     {"offset", std::bit_cast<uint32_t>(entry.offset)}};
+  return {{"bytes", end_}, {"linears", std::move(linears)}};
+}
+
+void RoundedStore::sync() const {
+  if (fdatasync(file_.get()) != 0) fail("{}: cannot sync it: {}", path_.string(), io::system_message(errno));
+}
 
 void RoundedStore::put(const std::string& linear, const quant::Packed4& packed) {
   NIBBLE_CHECK(packed.format == quant::Format::nf4 && packed.nested && packed.block == quant::kBlock);
@@ -40,7 +74,7 @@ void RoundedStore::put(const std::string& linear, const quant::Packed4& packed) 
       const ssize_t n = pwrite(file_.get(), bytes.data(), bytes.size(), end_);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0)
-        fail("{}: the scratch file for rounded weights cannot grow beyond {} bytes: {}", folder_.string(), end_,
+        fail("{}: the scratch file for rounded weights cannot grow beyond {} bytes: {}", path_.string(), end_,
              io::system_message(n < 0 ? errno : ENOSPC));
       end_ += n;
       bytes = bytes.subspan(static_cast<size_t>(n));
@@ -62,7 +96,7 @@ quant::Packed4 RoundedStore::get(const std::string& linear) const {
       const ssize_t n = pread(file_.get(), bytes.data(), bytes.size(), at);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0)
-        fail("{}: the scratch file for rounded weights cannot be read: {}", folder_.string(),
+        fail("{}: the scratch file for rounded weights cannot be read: {}", path_.string(),
              n < 0 ? io::system_message(errno) : "it ends too early");
       at += n;
       bytes = bytes.subspan(static_cast<size_t>(n));

@@ -8,16 +8,20 @@
 #include <string>
 
 #include "io/file.h"
+#include "io/json.h"
 #include "quant/format.h"
 
 namespace nibble::measure {
 
-/// Keeps 4-bit linears in a scratch file that has no name, so that it is gone with the process. Not
-/// thread-safe.
+/// Keeps 4-bit linears in a scratch file. Not thread-safe.
 class RoundedStore {
  public:
-  /// The scratch file lies in `folder`. Throws Error when it cannot be made.
+  /// The scratch file lies in `folder` and has no name, so that it is gone with the process. Throws Error
+  /// when it cannot be made.
   explicit RoundedStore(const std::filesystem::path& folder);
+  /// The scratch file stays when the process ends. `index` is what index() of an earlier object on it said,
+  /// and null for a new one. Throws Error when the file cannot be made or holds less.
+  RoundedStore(const std::filesystem::path& file, const io::Json& index);
 
   /// Keeps a linear (NF4 with double quantization, blocks of 64) by its name. Throws Error when the disk is
   /// full.
@@ -27,6 +31,11 @@ class RoundedStore {
   quant::Packed4 get(const std::string& linear) const;
   int64_t bytes() const { return end_; }
 
+  /// What is where in the file.
+  io::Json index() const;
+  /// Makes what was put durable.
+  void sync() const;
+
  private:
   struct Entry {
     Shape shape;
@@ -35,7 +44,7 @@ class RoundedStore {
     float offset = 0;
   };
 
-  std::filesystem::path folder_;
+  std::filesystem::path path_;  // of the folder, where the file has no name
   io::Descriptor file_;
   int64_t end_ = 0;
   std::map<std::string, Entry> entries_;

@@ -138,6 +138,17 @@ States Walk::start() {
   return out;
 }
 
+void Walk::go_to(size_t step) {
+  States states = start();
+  const auto is_connector = [](const Step& s) { return s.kind == Step::Kind::connector; };
+  const auto connector = std::find_if(steps_.begin(), steps_.end(), is_connector) - steps_.begin();
+  if (towers_.empty() || static_cast<ptrdiff_t>(step) <= connector) return;
+  // Of the text's batches only what stands beside the states is wanted, so any features do.
+  for (States::Part& part : states.parts)
+    for (const int64_t index : runner_.spec().vision->stack.kept) part.kept[index] = copy_of(part.hidden);
+  connect(states, nullptr);
+}
+
 void Walk::advance(size_t step, std::span<States* const> branches, run::Observer* observer) {
   const Step& s = steps_[step];
   if (s.kind == Step::Kind::connector) {

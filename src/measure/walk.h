@@ -48,6 +48,8 @@ class Walk {
   const std::vector<Step>& steps() const { return steps_; }
   /// States before the first step.
   States start();
+  /// Gets ready to advance from `step` on, with states that an earlier walk over the same items left there.
+  void go_to(size_t step);
   /// Takes branches over a step, in place, with the weights as they are set now: their rows are stacked into
   /// tall products. Every row has the same bits as if its branch were alone. The observer may be null.
   void advance(size_t step, std::span<States* const> branches, run::Observer* observer);

@@ -82,6 +82,10 @@ void encode4_into(const TensorView& weight, Format format, bool double_quant, in
 /// not finite.
 NestedAbsmax encode_absmax(std::span<const float> absmax, std::optional<float> offset = std::nullopt);
 
+/// The mean of absmax values that double quantization takes off them: the fp64 mean rounded to fp32, 0 for no
+/// values. Not finite where one of them is not.
+float mean_absmax(std::span<const float> absmax);
+
 /// The absmax of each block as a reader decodes it.
 std::vector<float> decode_absmax(const Packed4& packed);
 

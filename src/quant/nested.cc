@@ -16,19 +16,6 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 14;  // absmax values of one task; a multiple of the nested block
 
-/// The fp64 mean, summed in eight interleaved running sums, rounded to fp32.
-float mean(std::span<const float> values) {
-  if (values.empty()) return 0;
-  std::array<double, 8> sums{};
-  const size_t whole = values.size() / 8 * 8;
-  for (size_t i = 0; i < whole; i += 8)
-    for (size_t lane = 0; lane < 8; ++lane) sums[lane] += values[i + lane];
-  for (size_t i = whole; i < values.size(); ++i) sums[i - whole] += values[i];
-  const double total =
-      ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-  return static_cast<float>(total / static_cast<double>(values.size()));
-}
-
 /// Finds indices of the dynamic map. The floats of [2^-22, 1] are cut into cells by sign, exponent and the
 /// six highest mantissa bits; no cell holds more than one threshold, so its first index and one comparison
 /// decide.
@@ -82,10 +69,23 @@ float encode_block(std::span<const float> absmax, float offset, const IndexFinde
 
 }  // namespace
 
+float mean_absmax(std::span<const float> values) {
+  // Eight interleaved running sums.
+  if (values.empty()) return 0;
+  std::array<double, 8> sums{};
+  const size_t whole = values.size() / 8 * 8;
+  for (size_t i = 0; i < whole; i += 8)
+    for (size_t lane = 0; lane < 8; ++lane) sums[lane] += values[i + lane];
+  for (size_t i = whole; i < values.size(); ++i) sums[i - whole] += values[i];
+  const double total =
+      ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  return static_cast<float>(total / static_cast<double>(values.size()));
+}
+
 NestedAbsmax encode_absmax(std::span<const float> absmax, std::optional<float> offset) {
   NestedAbsmax out;
   out.map = dynamic_map();
-  out.offset = offset ? *offset : mean(absmax);
+  out.offset = offset ? *offset : mean_absmax(absmax);
   if (!std::isfinite(out.offset))
     fail("double quantization: the mean of the absmax values is {}; the weight holds NaN or infinity",
          out.offset);

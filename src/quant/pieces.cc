@@ -1,8 +1,10 @@
 #include "quant/pieces.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 
 #include "base/error.h"
 #include "quant/ref.h"
@@ -62,6 +64,19 @@ void PieceEncoder::encode(int64_t i, const std::byte* elements) {
 const Packed4& PieceEncoder::finish() {
   packed_.nested = encode_absmax(absmax_);
   return packed_;
+}
+
+PieceOffset::PieceOffset(int64_t count)
+    : count_(count), absmax_(static_cast<size_t>(block_count(count, kBlock))) {}
+
+void PieceOffset::add(int64_t i, DType dtype, const std::byte* elements) {
+  const int64_t begin = i * kPiece, n = std::min(kPiece, count_ - begin), size = dtype_size(dtype);
+  std::array<std::byte, kPiece / kBlock * 4> largest;  // of each block, in the weight's own type
+  for (int64_t at = 0; at < n; at += kBlock) {
+    const uint32_t bits = simd::largest_magnitude(elements + at * size, dtype, std::min(kBlock, n - at));
+    std::memcpy(largest.data() + at / kBlock * size, &bits, static_cast<size_t>(size));
+  }
+  to_float({dtype, {block_count(n, kBlock)}, largest.data()}, absmax_.data() + begin / kBlock);
 }
 
 PieceError::PieceError(const Packed4& packed)

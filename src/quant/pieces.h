@@ -29,6 +29,22 @@ class PieceEncoder {
   int64_t count_ = 0;
 };
 
+/// The offset of a weight's double quantization (NestedAbsmax) without its codes.
+class PieceOffset {
+ public:
+  explicit PieceOffset(int64_t count);
+  int64_t pieces() const { return block_count(count_, kPiece); }
+  /// Looks at piece i, whose elements (f32, bf16 or f16) may have any alignment. Thread-safe for different
+  /// pieces.
+  void add(int64_t i, DType dtype, const std::byte* elements);
+  /// When all pieces are there. Not finite exactly where an element is not.
+  float offset() const { return mean_absmax(absmax_); }
+
+ private:
+  int64_t count_;
+  std::vector<float> absmax_;
+};
+
 /// weight_error of a packed tensor against the weight that it was made of, to the same bits.
 class PieceError {
  public:

@@ -93,6 +93,11 @@ int64_t Plan::kept() const {
   return std::count_if(decisions.begin(), decisions.end(), [](const Decision& d) { return d.keep; });
 }
 
+void Plan::set_written(int64_t written, bool likely) {
+  if (likely) bytes_all4 += written - bytes;
+  bytes = written;
+}
+
 io::Json to_json(const Plan& plan) {
   io::Json json = make_header(kKind, Plan::kVersion);
   json["family"] = plan.family;

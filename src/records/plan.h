@@ -74,6 +74,9 @@ struct Plan {
   std::vector<Decision> decisions;  // one for each linear, in the inventory's order
 
   int64_t kept() const;
+  /// Takes the bytes that were written. With `likely` sizes (model::Binding::inventory) of what is rounded,
+  /// bytes_all4 was wrong by as much.
+  void set_written(int64_t written, bool likely);
   friend bool operator==(const Plan&, const Plan&) = default;
 };
 

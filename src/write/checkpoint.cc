@@ -234,7 +234,7 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
   check_budget(shards.least_bytes(), plan, source);
   try {
     shards.write();
-    final_plan.bytes = shards.bytes();
+    final_plan.set_written(shards.bytes(), options.likely_sizes);
     check_budget(final_plan.bytes, plan, source);
     Written written = shards.name_all();
     write_sides(source, kept, final_plan, folder.path());

@@ -15,6 +15,7 @@ struct Options {
   int64_t max_shard_bytes = 5'000'000'000;  // of tensor data
   bool force = false;                       // an existing output folder is replaced
   bool allow_nonfinite = false;
+  bool likely_sizes = false;  // the plan's bytes and bytes_all4 are made of such (see Plan::set_written)
   /// Linears that the plan does not round plainly, by name: the same each time it is asked.
   std::function<quant::Packed4(const std::string&)> rounded = {};
   std::string command = {};  // how the user called, for nibble.json

@@ -11,7 +11,7 @@ namespace nibble::write {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int kStateVersion = 1;
+constexpr int kStateVersion = 2;
 
 io::Json to_json(const FinishedShard& shard) {
   return {{"items", shard.items},
@@ -47,7 +47,7 @@ void unnumber(const fs::path& folder, size_t count) {
 }
 
 /// In words, why the shards of a state cannot be used; "" when they can.
-std::string objection(const fs::path& folder, const JobState& state, const JobKey& key,
+std::string objection(const fs::path& folder, const JobState& state, const io::JobKey& key,
                       const std::vector<Item>& items,
                       const std::function<std::string(const Item&)>& codes_digest) {
   const std::string difference = state.key.difference(key);
@@ -70,36 +70,18 @@ std::string objection(const fs::path& folder, const JobState& state, const JobKe
 
 }  // namespace
 
-std::string JobKey::difference(const JobKey& other) const {
-  if (version != other.version) return "another version of nibble";
-  if (source != other.source) return "another 16-bit checkpoint, or one that was changed since";
-  if (plan != other.plan) return "another plan";
-  return options == other.options ? "" : "other options";
-}
-
-JobKey job_key(const model::Binding& source, const records::Plan& plan, const std::string& version,
-               int64_t max_shard_bytes, bool allow_nonfinite) {
-  const io::Checkpoint& checkpoint = source.checkpoint();
-  std::string files = io::dump_json(checkpoint.config());
-  const auto paths = checkpoint.files();
-  const auto stamps = checkpoint.stamps();
-  for (size_t i = 0; i < paths.size(); ++i)
-    files += fmt::format("\n{} {} {}", paths[i].filename().string(), stamps[i].size, stamps[i].changed);
-  return {.version = version,
-          .plan = sha256(io::dump_json(records::to_json(plan))),
-          .source = sha256(files),
-          .options = fmt::format("{} {}", max_shard_bytes, allow_nonfinite)};
+io::JobKey job_key(const model::Binding& source, const records::Plan& plan, const std::string& version,
+                   int64_t max_shard_bytes, bool allow_nonfinite) {
+  return {{{"another version of nibble", version},
+           {"another 16-bit checkpoint, or one that was changed since", source.checkpoint().identity()},
+           {"another plan", sha256(io::dump_json(records::to_json(plan)))},
+           {"other options", fmt::format("{} {}", max_shard_bytes, allow_nonfinite)}}};
 }
 
 std::string state_text(const JobState& state) {
   io::Json shards = io::Json::array();
   for (const FinishedShard& shard : state.shards) shards.push_back(to_json(shard));
-  return io::dump_json({{"state", kStateVersion},
-                        {"nibble", state.key.version},
-                        {"plan", state.key.plan},
-                        {"source", state.key.source},
-                        {"options", state.key.options},
-                        {"shards", shards}});
+  return io::dump_json({{"state", kStateVersion}, {"key", io::to_json(state.key)}, {"shards", shards}});
 }
 
 std::optional<JobState> parse_state(const std::string& text) {
@@ -107,8 +89,7 @@ std::optional<JobState> parse_state(const std::string& text) {
     const io::Json json = io::parse_json(text, "state");
     if (json.at("state") != kStateVersion) return std::nullopt;
     JobState state;
-    state.key = {json.at("nibble").get<std::string>(), json.at("plan").get<std::string>(),
-                 json.at("source").get<std::string>(), json.at("options").get<std::string>()};
+    state.key = io::job_key_from_json(json.at("key"));
     for (const io::Json& shard : json.at("shards")) state.shards.push_back(shard_from_json(shard));
     return state;
   } catch (const Error&) {
@@ -122,7 +103,7 @@ std::string unnumbered_shard(size_t i) {
   return fmt::format("shard-{:05}.safetensors", i + 1);
 }
 
-std::vector<FinishedShard> take_over(io::OutputFolder& folder, const JobKey& key,
+std::vector<FinishedShard> take_over(io::OutputFolder& folder, const io::JobKey& key,
                                      const std::vector<Item>& items,
                                      const std::function<std::string(const Item&)>& codes_digest,
                                      const std::function<void(const std::string&)>& told) {
@@ -135,9 +116,7 @@ std::vector<FinishedShard> take_over(io::OutputFolder& folder, const JobKey& key
     why = objection(folder.path(), *state, key, items, codes_digest);
   }
   if (!why.empty()) {
-    told(fmt::format("{}: an interrupted run left {}; it is removed, and the work begins anew",
-                     folder.path().string(), why));
-    folder.clear();
+    folder.begin_anew(why, told);
     return {};
   }
   std::set<std::string> names;

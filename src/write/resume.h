@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "io/job_key.h"
 #include "model/binding.h"
 #include "records/plan.h"
 #include "write/stream.h"
@@ -21,21 +22,13 @@ struct FinishedShard {
   Written written;
 };
 
-/// What a run writes depends on: two runs with equal keys write the same bytes. `rounded` is not part of it:
-/// codes that are not plain are compared by their digests.
-struct JobKey {
-  std::string version, plan, source, options;
-
-  /// In words, the first thing that differs from another run's key: "another plan"; "" when all are equal.
-  std::string difference(const JobKey& other) const;
-};
-
-JobKey job_key(const model::Binding& source, const records::Plan& plan, const std::string& version,
-               int64_t max_shard_bytes, bool allow_nonfinite);
+/// What the shards depend on but for codes that are not plain: those are compared by their digests.
+io::JobKey job_key(const model::Binding& source, const records::Plan& plan, const std::string& version,
+                   int64_t max_shard_bytes, bool allow_nonfinite);
 
 /// What state() of the folder says.
 struct JobState {
-  JobKey key;
+  io::JobKey key;
   std::vector<FinishedShard> shards;
 };
 
@@ -50,7 +43,7 @@ std::string unnumbered_shard(size_t i);
 /// why they are not, or how many there are. Everything else is removed from the folder. A shard of which
 /// another run had given all their final names gets its first name back. `codes_digest` gives the digest of a
 /// linear's codes where they are not plain.
-std::vector<FinishedShard> take_over(io::OutputFolder& folder, const JobKey& key,
+std::vector<FinishedShard> take_over(io::OutputFolder& folder, const io::JobKey& key,
                                      const std::vector<Item>& items,
                                      const std::function<std::string(const Item&)>& codes_digest,
                                      const std::function<void(const std::string&)>& told);

@@ -49,8 +49,10 @@ void Stream::check_finite(const Item& item, int64_t first, const TensorView& par
   if (const auto at = quant::find_nonfinite(part)) source_.refuse_nonfinite(item.source, first + *at);
 }
 
-/// task(i, elements) for every piece of the item's weight.
-void Stream::read_pieces(const Item& item, const std::function<void(int64_t, const std::byte*)>& task) {
+/// task(i, elements) for every piece of the item's weight; `checked`: all of them were found to be finite
+/// before.
+void Stream::read_pieces(const Item& item, bool checked,
+                         const std::function<void(int64_t, const std::byte*)>& task) {
   const io::TensorBytes bytes = source_.checkpoint().bytes(item.source);
   const DType dtype = source_.checkpoint().tensors().at(item.source).dtype;
   const int64_t piece = quant::kPiece * dtype_size(dtype);
@@ -58,7 +60,8 @@ void Stream::read_pieces(const Item& item, const std::function<void(int64_t, con
     thread_local std::vector<std::byte> buffer;
     buffer.resize(static_cast<size_t>(std::min(piece, bytes.size() - i * piece)));
     bytes.read(i * piece, buffer);
-    check_finite(item, i * quant::kPiece, {dtype, {std::ssize(buffer) / dtype_size(dtype)}, buffer.data()});
+    if (!checked)
+      check_finite(item, i * quant::kPiece, {dtype, {std::ssize(buffer) / dtype_size(dtype)}, buffer.data()});
     task(i, buffer.data());
   });
 }
@@ -124,7 +127,7 @@ const quant::Packed4& Stream::round(const Item& item) {
   if (item.kind == Item::Kind::rounded4) return slot.given = options_.rounded(item.linear);
   const io::TensorInfo& info = source_.checkpoint().tensors().at(item.source);
   slot.encoder.start(info.shape, info.dtype, quant::Format::nf4);
-  read_pieces(item, [&](int64_t i, const std::byte* elements) { slot.encoder.encode(i, elements); });
+  read_pieces(item, false, [&](int64_t i, const std::byte* elements) { slot.encoder.encode(i, elements); });
   return slot.encoder.finish();
 }
 
@@ -148,7 +151,7 @@ void Stream::write4(Item& item, io::ShardFile& file) {
   const std::span codes = bytes_of(stored.front().view);
   constexpr size_t kCodes = quant::kPiece / 2;
   quant::PieceError error(packed);
-  read_pieces(item, [&](int64_t i, const std::byte* elements) {
+  read_pieces(item, item.kind == Item::Kind::plain4, [&](int64_t i, const std::byte* elements) {
     const size_t at = static_cast<size_t>(i) * kCodes;
     error.add(i, dtype, elements);
     file.write(item.source, i * static_cast<int64_t>(kCodes),

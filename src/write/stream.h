@@ -68,7 +68,8 @@ class Stream {
 
   void run(int64_t n, const std::function<void(int64_t)>& task);
   void check_finite(const Item& item, int64_t first, const TensorView& part) const;
-  void read_pieces(const Item& item, const std::function<void(int64_t, const std::byte*)>& task);
+  void read_pieces(const Item& item, bool checked,
+                   const std::function<void(int64_t, const std::byte*)>& task);
   void hash(const std::string& name, std::span<const std::byte> bytes,
             std::shared_ptr<const void> owner = {});
   const quant::Packed4& round(const Item& item);

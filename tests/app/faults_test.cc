@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <random>
 
@@ -29,6 +30,33 @@ struct Outcome {
   std::string err;
 };
 
+/// Kills a command again and again.
+struct Killer {
+  std::mt19937 random;
+  int most;                   // steps that a run comes through
+  std::string resumed_words;  // what a run says that goes on
+  int kills = 0, resumed = 0;
+
+  Killer(unsigned seed, int steps, std::string words)
+      : random(seed), most(steps), resumed_words(std::move(words)) {}
+
+  /// Some steps further each time, until a run comes through; `run` takes the fault.
+  void until_done(const std::function<Outcome(const std::string&)>& run) {
+    for (Outcome o{137, ""}; o.code != 0;) {
+      ASSERT_LT(kills, 300);
+      o = run(fmt::format("kill:{}", 1 + random() % static_cast<unsigned>(most)));
+      resumed += o.err.find(resumed_words) != std::string::npos;
+      EXPECT_EQ(o.err.find("begins anew"), std::string::npos) << o.err;
+      if (o.code == 2) {  // killed when the folder had its name already
+        EXPECT_THAT(o.err, HasSubstr("exists already"));
+        break;
+      }
+      ASSERT_TRUE(o.code == 0 || o.code == 137) << o.code << o.err;
+      kills += o.code == 137;
+    }
+  }
+};
+
 class Faults : public testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -43,18 +71,36 @@ class Faults : public testing::Test {
   }
   static void TearDownTestSuite() { delete plan_folder_; }
 
+  /// Runs the program under a fault.
+  Outcome nibble(const std::string& arguments, const std::string& fault) {
+    const fs::path err = folder_ / "stderr";
+    const std::string command = fmt::format(
+        "NIBBLE_FAULT={} ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD='{}' '{}' {} >/dev/null 2>'{}'",
+        fault, NIBBLE_FAULTS, NIBBLE_BINARY, arguments, err.string());
+    const int status = std::system(command.c_str());
+    return {WEXITSTATUS(status), io::read_file(err)};
+  }
+
   /// Quantizes by the plan, into small files, under a fault.
   Outcome quantize(const std::string& out, const std::string& fault, const std::string& model = kModel,
                    const std::string& more = "") {
-    const fs::path err = folder_ / "stderr";
-    const std::string command = fmt::format(
-        "NIBBLE_FAULT={} ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD='{}' '{}' quantize '{}' --plan "
-        "'{}' -o '{}' "
-        "--max-shard-size 400000 {} >/dev/null 2>'{}'",
-        fault, NIBBLE_FAULTS, NIBBLE_BINARY, model, (*plan_folder_ / "plan.json").string(), temp(out), more,
-        err.string());
-    const int status = std::system(command.c_str());
-    return {WEXITSTATUS(status), io::read_file(err)};
+    return nibble(fmt::format("quantize '{}' --plan '{}' -o '{}' --max-shard-size 400000 {}", model,
+                              (*plan_folder_ / "plan.json").string(), temp(out), more),
+                  fault);
+  }
+
+  /// Measures on a few inputs, one of them with the model's own answer, and keeps how far it is as often as
+  /// that may be.
+  Outcome measure(const std::string& out, const std::string& fault, const std::string& model = kModel,
+                  const std::string& more = "--effort full") {
+    if (!fs::exists(temp("few.jsonl")))
+      io::write_file(temp("few.jsonl"),
+                     fmt::format("{{\"image\": \"{0}\", \"prompt\": \"Describe this image.\"}}\n"
+                                 "{{\"text\": \"The image shows a train on a bridge.\"}}\n",
+                                 NIBBLE_ROOT "/pictures/evaluation/images/0000.png"));
+    return nibble(fmt::format("measure '{}' --data '{}' --compute f32 --save-every 0 -o '{}' {}", model,
+                              temp("few.jsonl"), temp(out), more),
+                  fault);
   }
 
   std::string temp(const std::string& name) const { return (folder_ / name).string(); }
@@ -84,27 +130,71 @@ TEST_F(Faults, KilledAtAnyMomentTheSameCommandGoesOn) {
   ASSERT_EQ(quantize("whole", "none").code, 0);
   const auto expected = contents("whole");
   EXPECT_GT(expected.size(), 12u) << "several files";
-  std::mt19937 random(11);
-  int kills = 0, resumed = 0, rounds = 0;
-  while (kills < 100) {
-    ASSERT_LT(++rounds, 60);
-    const std::string out = fmt::format("out-{}", rounds);
-    // A run is killed again and again, some steps further each time, until one comes through.
-    for (Outcome o{137, ""}; o.code != 0;) {
-      o = quantize(out, fmt::format("kill:{}", 1 + random() % 500));
-      resumed += o.err.find("going on after") != std::string::npos;
-      if (o.code == 2) {  // killed when the folder had its name already
-        EXPECT_THAT(o.err, HasSubstr("exists already"));
-        break;
-      }
-      ASSERT_TRUE(o.code == 0 || o.code == 137) << o.code << o.err;
-      kills += o.code == 137;
-    }
-    EXPECT_EQ(contents(out), expected);
-    EXPECT_FALSE(fs::exists(temp(out) + ".partial"));
-    fs::remove_all(temp(out));
+  Killer killer(11, 500, "going on after");
+  while (killer.kills < 100 && !HasFatalFailure()) {
+    killer.until_done([&](const std::string& fault) { return quantize("out", fault); });
+    EXPECT_EQ(contents("out"), expected);
+    EXPECT_FALSE(fs::exists(temp("out") + ".partial"));
+    fs::remove_all(temp("out"));
   }
-  EXPECT_GT(resumed, 20);
+  EXPECT_GT(killer.resumed, 20);
+}
+
+TEST_F(Faults, MeasuringKilledAtAnyMomentGoesOn) {
+  ASSERT_EQ(measure("whole.json", "none").code, 0);
+  const std::string expected = io::read_file(temp("whole.json"));
+  Killer killer(12, 150, "going on where an interrupted run stopped");
+  while (killer.kills < 100 && !HasFatalFailure()) {
+    killer.until_done([&](const std::string& fault) { return measure("out.json", fault); });
+    EXPECT_EQ(io::read_file(temp("out.json")), expected);
+    EXPECT_FALSE(fs::exists(temp("out.json") + ".progress"));
+    fs::remove(temp("out.json"));
+  }
+  EXPECT_GT(killer.resumed, 20);
+}
+
+TEST_F(Faults, WhatChangedWhileMeasuringIsSaidAndNeverMixed) {
+  const fs::path model = folder_ / "model";
+  fs::copy(kModel, model, fs::copy_options::recursive);
+  ASSERT_EQ(measure("out.json", "kill:250", model.string()).code, 137);
+  Outcome o = measure("out.json", "kill:250", model.string(), "--effort full --no-guard");
+  EXPECT_THAT(o.err, HasSubstr("other options; it is removed, and the work begins anew"));
+  ASSERT_EQ(o.code, 137);
+  io::write_file(temp("few.jsonl"), "{\"text\": \"A bridge over a river, and a train.\"}\n");
+  o = measure("out.json", "kill:250", model.string());
+  EXPECT_THAT(o.err, HasSubstr("other inputs, or ones that were changed since"));
+  ASSERT_EQ(o.code, 137);
+  const fs::path shard = model / "model-00001-of-00003.safetensors";
+  io::write_file(shard, io::read_file(shard));
+  o = measure("out.json", "none", model.string());
+  EXPECT_THAT(o.err, HasSubstr("another 16-bit checkpoint, or one that was changed since"));
+  ASSERT_EQ(o.code, 0);
+  ASSERT_EQ(measure("anew.json", "none", model.string()).code, 0);
+  EXPECT_EQ(io::read_file(temp("out.json")), io::read_file(temp("anew.json")));
+}
+
+TEST_F(Faults, QuantizingKilledWhileItMeasuresGoesOn) {
+  const std::string command = fmt::format(
+      "quantize '{}' --data '{}' --verify '{}' --compute f32 --budget 40% --save-every 0 --max-shard-size "
+      "400000 -o ",
+      kModel, temp("few.jsonl"), temp("few.jsonl"));
+  measure("few.json", "none");
+  ASSERT_EQ(nibble(command + temp("whole"), "none").code, 0);
+  const auto expected = contents("whole");
+  Killer killer(13, 300, "going on where an interrupted run stopped");
+  while (killer.kills < 15 && !HasFatalFailure()) {
+    killer.until_done([&](const std::string& fault) { return nibble(command + temp("out"), fault); });
+    EXPECT_EQ(contents("out"), expected);
+    fs::remove_all(temp("out"));
+  }
+  EXPECT_GT(killer.resumed, 3);
+}
+
+TEST_F(Faults, ASecondMeasuringIsRefused) {
+  const io::WorkFolder first(temp("out.json"), ".progress", io::WorkFolder::Leftovers::keep);
+  const Outcome o = measure("out.json", "none");
+  EXPECT_EQ(o.code, 2);
+  EXPECT_THAT(o.err, HasSubstr("another run of nibble is writing it"));
 }
 
 TEST_F(Faults, WhatChangedIsSaidAndNeverMixed) {

@@ -68,6 +68,20 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   EXPECT_GE(found(temp("plain")), 7);
 }
 
+TEST_F(Cli, RecordedSizesAreExactWhetherABudgetNeedsThemOrNot) {
+  for (const std::string policy : {"all", "vision", "int8", "none"}) {
+    const auto plan = [&](const std::string& out, const std::string& budget) {
+      EXPECT_EQ(nibble("quantize " + kModel + " --policy " + policy + budget + " -o " + temp(out)).code, 0);
+      return io::read_json(fs::path(temp(out)) / "nibble.json")["plan"];
+    };
+    const io::Json without = plan(policy, "");
+    io::Json with = plan(policy + "-budget", " --budget 1GiB");
+    EXPECT_EQ(with["budget"], "1GiB");
+    for (const char* key : {"budget", "budget_bytes"}) with[key] = without[key];
+    EXPECT_EQ(without, with) << policy;
+  }
+}
+
 TEST_F(Cli, ReportAndCardOfAWrittenCheckpoint) {
   io::write_file(temp("few.jsonl"), "{\"image\": \"" + kPicture +
                                         "\", \"prompt\": \"Describe this image.\", "

@@ -7,6 +7,7 @@
 
 #include "base/threads.h"
 #include "measure/measure.h"
+#include "support/temp_folder.h"
 
 namespace nibble::measure {
 namespace {
@@ -151,6 +152,37 @@ TEST_P(LockstepFamilies, SameBitsForAnyNumberOfThreads) {
     results.push_back(lockstep.run(base, {&all, 1}));
   }
   EXPECT_EQ(results[0], results[1]);
+}
+
+TEST_P(LockstepFamilies, StoppedAfterEveryBlockItComesToTheSameBits) {
+  struct Stopped {};
+  const test::TempFolder folder;
+  Loaded model(GetParam());
+  const Assignment base(model.groups.size(), Stored::as_source);
+  std::vector<Assignment> hypotheses(3, base);
+  hypotheses[0].front() = hypotheses[1].back() = Stored::plain;
+  hypotheses[2].assign(base.size(), Stored::plain);
+  Walk whole(model.runner, model.items);
+  const auto expected =
+      Lockstep(whole, model.groups, model.inventory, nullptr, int64_t{1} << 30).run(base, hypotheses);
+  // A run says when it saved for the first time, after its first block.
+  const Journal::Options options{.seconds = 0, .tell = [](const std::string& line) {
+                                   if (line.find("keeps how far") != std::string::npos) throw Stopped();
+                                 }};
+  std::vector<std::vector<double>> found;
+  size_t stops = 0;
+  while (found.empty()) {
+    Journal journal(folder / "out", {}, options);
+    Walk walk(model.runner, model.items);
+    Lockstep lockstep(walk, model.groups, model.inventory, nullptr, int64_t{1} << 30, &journal, "inputs");
+    try {
+      found = lockstep.run(base, hypotheses);
+    } catch (const Stopped&) {
+      ASSERT_LE(++stops, whole.steps().size());
+    }
+  }
+  EXPECT_EQ(found, expected);
+  EXPECT_EQ(stops, whole.steps().size()) << "one for each block, the last of them with the results";
 }
 
 INSTANTIATE_TEST_SUITE_P(All, LockstepFamilies, testing::ValuesIn(kModels),

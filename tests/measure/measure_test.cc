@@ -9,6 +9,7 @@
 #include "base/threads.h"
 #include "data/answers.h"
 #include "kernels/ref/ref.h"
+#include "measure/sizes.h"
 #include "run/forward.h"
 
 namespace nibble::measure {

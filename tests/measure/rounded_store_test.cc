@@ -46,6 +46,27 @@ TEST(RoundedStore, GivesBackWhatWasPut) {
   EXPECT_TRUE(std::filesystem::is_empty(folder.path())) << "the scratch file has no name";
 }
 
+TEST(RoundedStore, ANamedFileIsThereForAnotherObject) {
+  const test::TempFolder folder;
+  const auto one = quant::encode4(random_matrix(33, 70, 1).tensor(), quant::Format::nf4, true);
+  const auto two = quant::encode4(random_matrix(256, 512, 2).tensor(), quant::Format::nf4, true);
+  io::Json index;
+  {
+    RoundedStore store(folder / "file", {});
+    store.put("one", one);
+    store.sync();
+    index = io::parse_json(io::dump_json(store.index()), "index");
+    store.put("two", two);
+  }
+  RoundedStore again(folder / "file", index);
+  EXPECT_FALSE(again.has("two")) << "it came after the index";
+  again.put("three", two);
+  expect_same(again.get("one"), one);
+  expect_same(again.get("three"), two);
+  std::filesystem::resize_file(folder / "file", 100);
+  EXPECT_THROW(RoundedStore(folder / "file", index), Error);
+}
+
 TEST(RoundedStore, NeedsAFolder) {
   const test::TempFolder folder;
   EXPECT_THROW(RoundedStore(folder / "nowhere"), Error);
