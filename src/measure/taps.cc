@@ -15,9 +15,9 @@ using run::Modality;
 namespace {
 
 // Rows that are multiplied with a difference at a time: their products are all the memory that it takes.
-constexpr int64_t kRows = 1024;
-// Outputs, and rows, of a task.
-constexpr int64_t kOutputs = 256, kTaskRows = 64;
+constexpr int64_t kRows = 512;
+// Outputs, and rows, of a task; rows whose squares are summed in fp32 before they go on in fp64.
+constexpr int64_t kOutputs = 256, kTaskRows = 64, kPartialRows = 16;
 
 bool all_finite(ConstMatrix x) {
   std::atomic<bool> finite = true;
@@ -33,15 +33,20 @@ void add_squares(ConstMatrix y, std::span<const float> bias, std::span<const Mod
                  Squares& sums) {
   for (const Modality m : modality) sums[static_cast<size_t>(m)].resize(static_cast<size_t>(y.cols));
   parallel_ranges(y.cols, kOutputs, [&](int64_t begin, int64_t end) {
-    std::array<float, kOutputs> shift{};
+    std::array<float, kOutputs> shift{}, partial{};  // of at most kPartialRows rows, in fp32
     if (!bias.empty()) std::copy(bias.begin() + begin, bias.begin() + end, shift.begin());
-    for (int64_t r = 0; r < y.rows; ++r) {
-      double* sum = sums[static_cast<size_t>(modality[static_cast<size_t>(r)])].data() + begin;
+    for (int64_t r = 0, rows = 1; r < y.rows; ++r, ++rows) {
       const float* row = y.row(r) + begin;
       for (int64_t i = 0; i < end - begin; ++i) {
-        const double value = row[i] - shift[static_cast<size_t>(i)];
-        sum[i] += value * value;
+        const float value = row[i] - shift[static_cast<size_t>(i)];
+        partial[static_cast<size_t>(i)] += value * value;
       }
+      const Modality m = modality[static_cast<size_t>(r)];
+      if (rows < kPartialRows && r + 1 < y.rows && modality[static_cast<size_t>(r) + 1] == m) continue;
+      double* sum = sums[static_cast<size_t>(m)].data() + begin;
+      for (int64_t i = 0; i < end - begin; ++i) sum[i] += partial[static_cast<size_t>(i)];
+      partial = {};
+      rows = 0;
     }
   });
 }
@@ -110,13 +115,14 @@ void TapObserver::tap(std::span<const model::Linear* const> readers, ConstMatrix
 void TapObserver::see_noise(Reader& reader, ConstMatrix x) {
   Squares& noise = reader.tap->noise[reader.linear->name];
   if (!reader.difference) return;
+  const int64_t out = reader.linear->out;
+  if (products_.count() < kRows * out) products_ = Tensor(DType::f32, {kRows * out});
+  const std::span<const Modality> modality = reader.modality;
   for (int64_t r = 0; r < x.rows; r += kRows) {
-    const ConstMatrix rows = x.row_range(r, std::min(kRows, x.rows - r));
-    Matrix y(rows.rows, reader.linear->out);
-    kernels::linear(rows, reader.difference, {}, y.mut());
-    add_squares(y.view(), {},
-                std::span(reader.modality).subspan(static_cast<size_t>(r), static_cast<size_t>(y.rows())),
-                noise);
+    const int64_t n = std::min(kRows, x.rows - r);
+    const MutableMatrix y{products_.as<float>(), n, out, out};
+    kernels::linear(x.row_range(r, n), reader.difference, {}, y);
+    add_squares(y, {}, modality.subspan(static_cast<size_t>(r), static_cast<size_t>(n)), noise);
   }
 }
 

@@ -69,6 +69,7 @@ class TapObserver : public run::Observer {
   run::Weights& weights_;
   Wanted wanted_;
   int64_t expected_ = 0;
+  Tensor products_;  // used again and again
   std::map<std::string, Tap> taps_;
   std::map<std::string, Reader> readers_;
 };

@@ -33,6 +33,7 @@ constexpr int64_t kPlace = kChunk4 / 2, kGroup = kPanel / 4 * kPlace;
 // nibble, that of input kChunk4 / 2 + 4 n + i in its low one.
 constexpr int64_t kDwords = kPlace / 4;
 
+constexpr int64_t kAheadChunks = kAhead4 / (4 * kGroup);
 constexpr int64_t kMostRows = 2;
 
 /// How the products are summed: pairs of bf16 by dot products; fp32 by weights of bf16 or of fp32.
@@ -167,12 +168,14 @@ NIBBLE_FEW_INLINE void add_chunks(const Codes4& w, int64_t p, const Row* rows, i
   Source<kSum, kHalf> source[kBeside];
   const float* absmax = w.absmax_of(p) + begin * kChunk4 / w.block * kPanel + column;
   for (int64_t b = 0; b < kBeside; ++b) source[b].scale_by(absmax + b * kOutputs);
+  for (int64_t b = 0; b < kBeside; ++b) __builtin_prefetch(absmax + kAheadChunks * kPanel + b * kOutputs);
   for (int64_t c = begin; c < end; ++c) {
     const uint8_t* codes = w.chunk(p, c) + column / 4 * kPlace;
     for (int64_t b = 0; b < kBeside; ++b) source[b].load(codes + b * kOutputs / 4 * kPlace);
-    for (int64_t j = 0; j < 4; ++j)
-      for (int64_t b = 0; b < kBeside; ++b)
-        __builtin_prefetch(codes + kAhead4 + j * kGroup + b * kOutputs / 4 * kPlace);
+    if (c + kAheadChunks < w.chunks())
+      for (int64_t j = 0; j < 4; ++j)
+        for (int64_t b = 0; b < kBeside; ++b)
+          __builtin_prefetch(codes + kAhead4 + j * kGroup + b * kOutputs / 4 * kPlace);
     add_pairs<kSum, kHalf, kRows>(source, rows, c, table, sum, std::make_index_sequence<kChunk4 / 2>());
   }
 }
@@ -182,6 +185,7 @@ NIBBLE_FEW void multiply(const Codes4& w, int64_t p, const Row* rows, float* sum
   // Sums of fp32 run over blocks of inputs; those of an unfinished block lie in `block`.
   alignas(64) float block[kRows * kPanel];
   const int64_t step = std::min(w.block, kPanelBlock);
+  for (int64_t line = 0; line < kAhead4; line += 64) __builtin_prefetch(w.chunk(p, 0) + line);
   for (int64_t k = 0; k < w.in; k += step) {
     const int64_t end = std::min(w.in, k + step);
     const bool starts = kSum == Sum::dots ? k == 0 : k % kPanelBlock == 0;

@@ -21,7 +21,7 @@ inline constexpr int64_t kDepth = 32;
 inline constexpr int64_t kChunk4 = 32;
 /// Bytes of codes between those that are decoded and those that are fetched for later: the lines of a chunk
 /// are read in an order that the hardware does not foresee.
-inline constexpr int64_t kAhead4 = 8 * kPanel * kChunk4 / 2;
+inline constexpr int64_t kAhead4 = 4 * kPanel * kChunk4 / 2;
 
 /// A weight (out, in) in 4-bit codes, cut into panels of kPanel output columns, the last filled up with
 /// zeros. Output 4 g + j of a panel has place j * kPanel / 4 + g, so that vectors of 128-bit blocks, one for
