@@ -176,17 +176,11 @@ def copy(source, written, target):
 
 
 def operations(record):
-    """Multiplications and additions of measuring: products of the linears, Gram matrices, errors by these."""
-    shapes = {x["name"]: (x["shape"], x["tap"]) for x in record["inventory"]["linears"]}
-    total, taps = 0, set()
-    for error in record["errors"]:
-        (outs, ins), tap = shapes[error["name"]]
-        for modality in error["activation"].values():
-            total += 2 * modality["rows"] * outs * ins
-            total += 2 * outs * ins * ins if modality["rows"] else 0
-            total += 0 if tap in taps else 2 * modality["rows"] * ins * ins
-        taps.add(tap)
-    return total
+    """Multiplications and additions of measuring: products of all rows with the linears and with what these lose. (Of
+    many more rows than inputs, Gram matrices are multiplied instead.)"""
+    shapes = {x["name"]: x["shape"] for x in record["inventory"]["linears"]}
+    rows = lambda error: sum(modality["rows"] for modality in error["activation"].values())
+    return sum(2 * 2 * rows(error) * shapes[error["name"]][0] * shapes[error["name"]][1] for error in record["errors"])
 
 
 def measure(rows, scratch):

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <limits>
@@ -40,11 +41,31 @@ int cores() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-/// Workers that sleep between jobs. The calling thread takes part in every job. Where the system grants fewer
-/// threads than asked for, the pool is smaller: results do not depend on its size.
+/// Waits for a condition without sleeping, but not for long: waking a thread takes longer than most of what
+/// lies between two jobs of a forward pass. True once it holds.
+template <typename Condition>
+bool spin_until(Condition holds) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kLongest = std::chrono::microseconds(50);
+  constexpr int kChecks = 32;  // for each look at the clock
+  const Clock::time_point start = Clock::now();
+  do {
+    for (int i = 0; i < kChecks; ++i) {
+      if (holds()) return true;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  } while (Clock::now() - start < kLongest);
+  return false;
+}
+
+/// Workers that sleep between jobs that do not follow each other at once. The calling thread takes part in
+/// every job. Where the system grants fewer threads than asked for, the pool is smaller: results do not
+/// depend on its size.
 class Pool {
  public:
-  explicit Pool(int threads) {
+  explicit Pool(int threads) : spins_(threads <= cores()) {
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
     } catch (const std::system_error&) {
@@ -67,13 +88,16 @@ class Pool {
     next_.store(0, std::memory_order_relaxed);
     failed_at_ = std::numeric_limits<int64_t>::max();
     failure_ = nullptr;
-    busy_ = static_cast<int>(workers_.size());
-    ++job_;
+    busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    job_.fetch_add(1, std::memory_order_release);
+    const bool sleepers = sleeping_ > 0;
     lock.unlock();
-    wake_.notify_all();
+    if (sleepers) wake_.notify_all();
     work();
+    const auto finished = [this] { return busy_.load(std::memory_order_acquire) == 0; };
+    const bool seen = spins_ && spin_until(finished);
     lock.lock();
-    done_.wait(lock, [this] { return busy_ == 0; });
+    if (!seen) done_.wait(lock, finished);
     task_ = nullptr;
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
@@ -82,15 +106,21 @@ class Pool {
   void serve() {
     omp_set_num_threads(1);
     uint64_t seen = 0;
-    std::unique_lock lock(mutex_);
+    const auto called = [&] { return job_.load(std::memory_order_acquire) != seen || stop_; };
     while (true) {
-      wake_.wait(lock, [&] { return stop_ || job_ != seen; });
+      if (!spins_ || !spin_until(called)) {
+        std::unique_lock lock(mutex_);
+        ++sleeping_;
+        wake_.wait(lock, called);
+        --sleeping_;
+      }
       if (stop_) return;
-      seen = job_;
-      lock.unlock();
+      ++seen;
       work();
-      lock.lock();
-      if (--busy_ == 0) done_.notify_one();
+      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        std::lock_guard lock(mutex_);  // the caller is asleep by now, or will see that all are done
+        done_.notify_one();
+      }
     }
   }
 
@@ -112,6 +142,7 @@ class Pool {
     inside_task = false;
   }
 
+  const bool spins_;  // a thread that waits takes no core from one that works
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
@@ -120,9 +151,10 @@ class Pool {
   std::atomic<int64_t> next_{0};
   int64_t failed_at_ = 0;
   std::exception_ptr failure_;
-  int busy_ = 0;
-  uint64_t job_ = 0;
-  bool stop_ = false;
+  std::atomic<int> busy_ = 0;      // workers that are not done with the job
+  std::atomic<uint64_t> job_ = 0;  // its number
+  int sleeping_ = 0;
+  std::atomic<bool> stop_ = false;
 };
 
 std::mutex pool_mutex;

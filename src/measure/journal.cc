@@ -222,8 +222,7 @@ void Journal::finish() {
   folder_.clear();
 }
 
-States walk_through(Walk& walk, const Keeping& keeping, run::Observer* observer,
-                    const std::function<void(size_t)>& seen) {
+States walk_through(Walk& walk, const Keeping& keeping, const Onlooker& onlooker) {
   States states;
   size_t step = 0;
   const size_t steps = walk.steps().size();
@@ -238,8 +237,9 @@ States walk_through(Walk& walk, const Keeping& keeping, run::Observer* observer,
   }
   States* branch = &states;
   for (; step < steps; ++step) {
-    walk.advance(step, {&branch, 1}, observer);
-    if (seen) seen(step);
+    if (onlooker.before) onlooker.before(states);
+    walk.advance(step, {&branch, 1}, onlooker.observer);
+    if (onlooker.after) onlooker.after(step);
     walk.release(step);
     if (keeping.journal) keeping.journal->pass(keeping.walk, step + 1, steps, {{branch}}, keeping.more);
   }
@@ -249,7 +249,7 @@ States walk_through(Walk& walk, const Keeping& keeping, run::Observer* observer,
 Matrix answers_of(Walk& walk, Journal* journal, const std::string& name) {
   if (journal)
     if (const Matrix* known = journal->find_matrix(name)) return copy_of(known->tensor());
-  Matrix out = walk.answers(walk_through(walk, {.journal = journal, .walk = name}, nullptr));
+  Matrix out = walk.answers(walk_through(walk, {.journal = journal, .walk = name}));
   if (journal) {
     journal->keep(name, out);
     journal->settle();

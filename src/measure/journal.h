@@ -90,10 +90,17 @@ struct Keeping {
   std::function<void(const io::Json&)> restore = {};
 };
 
-/// Takes one branch through all steps of a walk, from where the journal says that it was interrupted; `seen`
-/// (may be empty) is called after each step, before its weights are forgotten. Returns the states at the end.
-States walk_through(Walk& walk, const Keeping& keeping, run::Observer* observer,
-                    const std::function<void(size_t)>& seen = {});
+/// Who looks on: the observer during each step, the functions before it and after it, when its weights are still
+/// there. Any may be empty.
+struct Onlooker {
+  run::Observer* observer = nullptr;
+  std::function<void(const States&)> before = {};
+  std::function<void(size_t)> after = {};
+};
+
+/// Takes one branch through all steps of a walk, from where the journal says that it was interrupted. Returns the
+/// states at the end.
+States walk_through(Walk& walk, const Keeping& keeping, const Onlooker& onlooker = {});
 
 /// What Walk::answers() gives of the walk's end. It is a result by this name.
 Matrix answers_of(Walk& walk, Journal* journal, const std::string& name);

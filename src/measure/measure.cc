@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/threads.h"
 #include "kernels/rounding.h"
-#include "measure/grams.h"
+#include "measure/taps.h"
 
 namespace nibble::measure {
 namespace {
@@ -23,37 +25,44 @@ int64_t stored_bytes(const model::Linear& linear, const quant::Packed4& packed) 
   return model::nf4_bytes(linear.out, linear.in, packed.dtype, packed.nested->offset);
 }
 
+/// Rows [begin, begin + n) of a weight.
+TensorView rows_of(const TensorView& tensor, int64_t begin, int64_t n) {
+  return {
+      tensor.dtype, {n, tensor.shape[1]}, tensor.data + begin * tensor.shape[1] * dtype_size(tensor.dtype)};
+}
+
 Matrix as_float(const TensorView& tensor) {
   Matrix out(tensor.shape[0], tensor.shape[1]);
   to_float(tensor, out.data());
   return out;
 }
 
-/// w - q.
-Matrix difference(const Matrix& w, const Matrix& q) {
-  Matrix out(w.rows(), w.cols());
-  for (int64_t i = 0; i < w.rows() * w.cols(); ++i) out.data()[i] = w.data()[i] - q.data()[i];
+/// w - q, in fp32.
+Matrix difference(const TensorView& w, const TensorView& q) {
+  constexpr int64_t kGrain = 64;
+  Matrix out(w.shape[0], w.shape[1]);
+  parallel_ranges(out.rows(), kGrain, [&](int64_t begin, int64_t end) {
+    const Matrix rows = as_float(rows_of(q, begin, end - begin));
+    float* to = out.row(begin);
+    to_float(rows_of(w, begin, end - begin), to);
+    for (int64_t i = 0; i < rows.rows() * rows.cols(); ++i) to[i] -= rows.data()[i];
+  });
   return out;
 }
 
-/// |X W'|^2 by modality.
-std::array<double, 2> signals(ConstMatrix w, const Tap& tap) {
-  std::array<double, 2> out{};
-  for (size_t m = 0; m < 2; ++m)
-    if (tap.rows[m] > 0) out[m] = kernels::gram_norm(w, tap.gram[m].view());
-  return out;
-}
-
-/// Errors of rows w of a weight that became w - d, from the Gram matrices of their tap.
-std::array<records::ActivationError, 2> activation_errors(ConstMatrix d, const Tap& tap,
-                                                          const std::array<double, 2>& signal) {
+/// Errors of outputs [begin, begin + n) of a linear. `noises` of all its outputs, or null: then from d, these
+/// rows of W - Q(W), and the tap's Gram matrices.
+std::array<records::ActivationError, 2> activation_errors(const model::Linear& linear, const Tap& tap,
+                                                          int64_t begin, int64_t n, const Squares* noises,
+                                                          ConstMatrix d) {
   std::array<records::ActivationError, 2> out;
   for (size_t m = 0; m < 2; ++m) {
     if (tap.rows[m] == 0) continue;
-    const double noise = kernels::gram_norm(d, tap.gram[m].view());
+    const double signal = sum_of(tap.signal.at(linear.name)[m], begin, n);
+    const double noise = noises ? sum_of((*noises)[m], begin, n) : kernels::gram_norm(d, tap.gram[m].view());
     // Behind a weight that is not finite there is nothing to measure.
-    if (std::isfinite(noise) && std::isfinite(signal[m]))
-      out[m] = {.rows = tap.rows[m], .noise = noise, .signal = signal[m]};
+    if (std::isfinite(noise) && std::isfinite(signal))
+      out[m] = {.rows = tap.rows[m], .noise = noise, .signal = signal};
   }
   return out;
 }
@@ -65,8 +74,9 @@ double frobenius(ConstMatrix m) {
   return std::sqrt(sum);
 }
 
-/// False where NaN or infinity came up: the diagonal of a Gram matrix shows it.
+/// False where NaN or infinity came up, also in a Gram matrix, whose diagonal shows it.
 bool finite_rows(const Tap& tap) {
+  if (!tap.finite) return false;
   for (const Matrix& gram : tap.gram)
     for (int64_t i = 0; i < gram.rows(); ++i)
       if (!std::isfinite(gram.row(i)[i])) return false;
@@ -80,19 +90,11 @@ kernels::RoundingOptions options_of(const records::Rounding& rounding) {
   return {.kind = *kind, .damping = 1e-4};
 }
 
-/// The rounder of all readers of one tap: their common Gram matrix, made when the first of them needs it.
+/// The rounder of all readers of one tap by their common Gram matrix.
 class TapRounder {
  public:
-  TapRounder(const Tap& tap, const records::Rounding& rounding, const model::Binding& binding)
-      : rounding_(options_of(rounding)) {
-    std::array<double, 2> signal{};
-    for (const model::Linear* linear : tap.readers) {
-      Tensor buffer;
-      const std::array<double, 2> own = signals(as_float(binding.weight(*linear, buffer)).view(), tap);
-      for (size_t m = 0; m < 2; ++m) signal[m] += own[m];
-    }
-    gram_ = mixed_gram(tap, signal, rounding);
-  }
+  TapRounder(const Tap& tap, const records::Rounding& rounding)
+      : rounding_(options_of(rounding)), gram_(mixed_gram(tap, rounding)) {}
 
   quant::Packed4 round(const TensorView& weight) const {
     return kernels::round4(weight, gram_.view(), rounding_);
@@ -124,11 +126,13 @@ class Recorder {
     std::optional<TapRounder> rounder;
     const bool finite = finite_rows(tap);
     if (!finite && !options_.allow_nonfinite)
-      fail("{}: what comes into it is NaN or infinite on these inputs; look for weights that are not finite, or go on "
-           "with --allow-nonfinite",
-           tap.readers[0]->name);
+      fail(
+          "{}: what comes into it is NaN or infinite on these inputs; look for weights that are not finite, "
+          "or go on "
+          "with --allow-nonfinite",
+          tap.readers[0]->name);
     for (const model::Linear* linear : tap.readers) {
-      if (!options_.rounding.plain() && finite && !rounder) rounder.emplace(tap, options_.rounding, binding_);
+      if (!options_.rounding.plain() && finite && !rounder) rounder.emplace(tap, options_.rounding);
       finish(*linear, tap, rounder ? &*rounder : nullptr);
     }
   }
@@ -148,8 +152,9 @@ class Recorder {
     return std::move(out_);
   }
 
- private:
-  void finish(const model::Linear& linear, const Tap& tap, const TapRounder* rounder) {
+  /// Rounds a linear plainly, records what needs no inputs, and returns W - Q(W); empty for a weight that
+  /// stays.
+  Matrix round_plainly(const model::Linear& linear) {
     const size_t at = place_.at(linear.name);
     records::LinearErrors& errors = out_.errors[at];
     errors = {};
@@ -159,41 +164,51 @@ class Recorder {
     if (!can_round(binding_, linear, options_.allow_nonfinite)) {
       bytes4 = out_.inventory.linears[at].bytes16;
       if (!options_.rounding.plain()) errors.rounded = {.bytes4 = bytes4, .weight = 0, .activation = {}};
-      return;
+      left_out_.insert(linear.name);
+      return {};
     }
     Tensor buffer;
     const TensorView weight = binding_.weight(linear, buffer);
-    const Matrix w = as_float(weight);
-    const std::array<double, 2> signal = signals(w.view(), tap);
-    plain_errors(linear, weight, w, tap, signal, errors, bytes4);
-    if (options_.rounding.plain()) return;
-    const quant::Packed4 packed = rounder ? rounder->round(weight) : quant::encode4(weight, quant::Format::nf4, true);
-    store_->put(linear.name, packed);
-    const Tensor decoded = quant::decode4(packed);
-    errors.rounded = {
-        .bytes4 = stored_bytes(linear, packed),
-        .weight = quant::weight_error(weight, decoded.view()).relative,
-        .activation = activation_errors(difference(w, as_float(decoded.view())).view(), tap, signal)};
-  }
-
-  static void plain_errors(const model::Linear& linear, const TensorView& weight, const Matrix& w, const Tap& tap,
-                           const std::array<double, 2>& signal, records::LinearErrors& errors, int64_t& bytes4) {
     const quant::Packed4 packed = quant::encode4(weight, quant::Format::nf4, true);
     const Tensor decoded = quant::decode4(packed);
     bytes4 = stored_bytes(linear, packed);
     const quant::WeightError error = quant::weight_error(weight, decoded.view());
     errors.weight = error.relative;
     errors.largest_block = error.largest_block;
-    const Matrix d = difference(w, as_float(decoded.view()));
-    errors.activation = activation_errors(d.view(), tap, signal);
+    Matrix d = difference(weight, decoded.view());
     for (const model::Slice& slice : linear.slices) {
-      const ConstMatrix rows = w.view().row_range(slice.begin, slice.rows);
-      const ConstMatrix noise = d.view().row_range(slice.begin, slice.rows);
-      const double norm = frobenius(rows);
-      errors.slices.push_back({.role = slice.role,
-                               .weight = norm > 0 ? frobenius(noise) / norm : 0,
-                               .activation = activation_errors(noise, tap, signals(rows, tap))});
+      const double norm = frobenius(as_float(rows_of(weight, slice.begin, slice.rows)).view());
+      const double noise = frobenius(d.view().row_range(slice.begin, slice.rows));
+      errors.slices.push_back({.role = slice.role, .weight = norm > 0 ? noise / norm : 0, .activation = {}});
     }
+    return d;
+  }
+
+ private:
+  void finish(const model::Linear& linear, const Tap& tap, const TapRounder* rounder) {
+    const auto noises = tap.noise.find(linear.name);
+    const bool multiplied = noises != tap.noise.end();
+    const Matrix d = multiplied ? Matrix() : round_plainly(linear);
+    if (left_out_.contains(linear.name)) return;
+    records::LinearErrors& errors = out_.errors[place_.at(linear.name)];
+    const auto plain = [&](int64_t begin, int64_t n) {
+      return activation_errors(linear, tap, begin, n, multiplied ? &noises->second : nullptr,
+                               multiplied ? ConstMatrix() : d.view().row_range(begin, n));
+    };
+    errors.activation = plain(0, linear.out);
+    for (size_t i = 0; i < linear.slices.size(); ++i)
+      errors.slices[i].activation = plain(linear.slices[i].begin, linear.slices[i].rows);
+    if (options_.rounding.plain()) return;
+    Tensor buffer;
+    const TensorView weight = binding_.weight(linear, buffer);
+    const quant::Packed4 packed =
+        rounder ? rounder->round(weight) : quant::encode4(weight, quant::Format::nf4, true);
+    store_->put(linear.name, packed);
+    const Tensor decoded = quant::decode4(packed);
+    errors.rounded = {.bytes4 = stored_bytes(linear, packed),
+                      .weight = quant::weight_error(weight, decoded.view()).relative,
+                      .activation = activation_errors(linear, tap, 0, linear.out, nullptr,
+                                                      difference(weight, decoded.view()).view())};
   }
 
   const model::Binding& binding_;
@@ -202,11 +217,13 @@ class Recorder {
   records::Measurements out_;
   std::map<std::string, size_t> place_;
   std::set<std::string> finished_;
+  std::set<std::string> left_out_;
 };
 
 }  // namespace
 
-records::Measurements measure(Walk& walk, const std::string& model, const Options& options, RoundedStore* store) {
+records::Measurements measure(Walk& walk, const std::string& model, const Options& options,
+                              RoundedStore* store) {
   NIBBLE_CHECK(options.rounding.plain() || store);
   const std::string name = "measure";
   if (options.journal)
@@ -217,7 +234,10 @@ records::Measurements measure(Walk& walk, const std::string& model, const Option
                         .walk = name,
                         .more = [&] { return recorder.found(); },
                         .restore = [&](const io::Json& found) { recorder.restore(found); }};
-  walk_taps(walk, name, keeping, [&](const Tap& tap) { recorder.see(tap); });
+  const Wanted wanted{.grams = !options.rounding.plain(), .difference = [&](const model::Linear& linear) {
+                        return recorder.round_plainly(linear);
+                      }};
+  walk_taps(walk, name, wanted, keeping, [&](const Tap& tap) { recorder.see(tap); });
   records::Measurements out = recorder.result(walk.rows());
   if (options.journal) {
     options.journal->keep(name, records::to_json(out));
@@ -231,14 +251,14 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
   const model::Binding& binding = walk.runner().weights().binding();
   const Keeping keeping{.journal = journal,
                         .walk = fmt::format("round#{}", sha256(fmt::format("{}", fmt::join(names, "\n"))))};
-  walk_taps(walk, "round", keeping, [&](const Tap& tap) {
+  walk_taps(walk, "round", {.grams = true}, keeping, [&](const Tap& tap) {
     std::optional<TapRounder> rounder;
     for (const model::Linear* linear : tap.readers) {
       if (!names.contains(linear->name) || store.has(linear->name) || !finite_rows(tap)) continue;
       Tensor buffer;
       const TensorView weight = binding.weight(*linear, buffer);
       if (quant::find_nonfinite(weight)) continue;
-      if (!rounder) rounder.emplace(tap, rounding, binding);
+      if (!rounder) rounder.emplace(tap, rounding);
       store.put(linear->name, rounder->round(weight));
     }
   });
@@ -246,7 +266,8 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
     if (!names.contains(linear->name) || store.has(linear->name)) continue;
     Tensor buffer;
     const TensorView weight = binding.weight(*linear, buffer);
-    if (!quant::find_nonfinite(weight)) store.put(linear->name, quant::encode4(weight, quant::Format::nf4, true));
+    if (!quant::find_nonfinite(weight))
+      store.put(linear->name, quant::encode4(weight, quant::Format::nf4, true));
   }
 }
 

@@ -1,7 +1,8 @@
 // Products with 4-bit weights: the bits of those with the decoded weight.
 #include <tuple>
 
-#include "kernels/cpu/amx.h"
+#include "kernels/cpu/dot.h"
+#include "kernels/cpu/few4.h"
 #include "kernels/ops.h"
 #include "kernels/support.h"
 #include "quant/helpers.h"
@@ -149,9 +150,26 @@ TEST(Linear4Test, RoundsAsTheReaders) {
         const std::vector<float> y = product(rows, weight, {});
         EXPECT_TRUE(same_bits(y, product(rows, Weight::pack(decoded.view(), compute), {})))
             << quant::label(Format::nf4, dtype, 64, 4096);
+        for (int64_t r = 0; r < 64; ++r) {
+          const ConstMatrix row = rows.row_range(r, 1);
+          EXPECT_TRUE(
+              same_bits(product(row, weight, {}), product(row, Weight::pack(decoded.view(), compute), {})));
+        }
       }
     }
   }
+}
+
+TEST(Linear4Test, MultipliesFewRowsInRegistersWhereItCan) {
+  const auto usable = [](const Packed4& packed, int64_t rows) {
+    return few4_usable(*Weight::pack(packed, Compute::bf16).impl().codes4, rows);
+  };
+  Packed4 packed = random_packed(70, 192, Format::nf4, DType::bf16, 64, false);
+  EXPECT_EQ(usable(packed, 1), has_dots());
+  EXPECT_FALSE(usable(packed, 64));
+  EXPECT_FALSE(usable(random_packed(70, 90, Format::nf4, DType::bf16, 64, false), 1));
+  packed.absmax[3] = 0x1p-125f;  // the dot products' rounding takes subnormals for 0
+  EXPECT_FALSE(usable(packed, 1));
 }
 
 TEST(Linear4Test, TakesAnAbsmaxThatIsNotFinite) {

@@ -59,7 +59,7 @@ TEST_F(Journals, AWalkThatStopsAfterEveryStepComesToTheSameBits) {
     };
     try {
       const Matrix found =
-          walk.answers(walk_through(walk, {.journal = &journal, .walk = "w#1"}, nullptr, seen));
+          walk.answers(walk_through(walk, {.journal = &journal, .walk = "w#1"}, {.after = seen}));
       EXPECT_TRUE(std::equal(found.data(), found.data() + found.rows() * found.cols(), expected.data()));
       EXPECT_EQ(walk.rows(), whole.rows());
       journal.finish();

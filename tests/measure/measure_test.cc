@@ -10,6 +10,7 @@
 #include "data/answers.h"
 #include "kernels/ref/ref.h"
 #include "measure/sizes.h"
+#include "measure/taps.h"
 #include "run/forward.h"
 
 namespace nibble::measure {
@@ -74,9 +75,14 @@ class PlainErrors : public run::Observer {
   const model::Binding& binding_;
 };
 
-TEST(Measure, GramErrorsAreThoseOfTheOutputs) {
+// With few items rows are multiplied, with many most Gram matrices are.
+constexpr size_t kFew = 2, kMany = 12;
+
+class Errors : public testing::TestWithParam<size_t> {};
+
+TEST_P(Errors, AreThoseOfTheOutputs) {
   Loaded model;
-  const auto items = model.items(2);
+  const auto items = model.items(GetParam());
   PlainErrors plain(model.binding);
   for (const char* name : {"visual.blocks.1.mlp.fc1", "visual.blocks.5.attn.proj", "visual.merger.mlp.2",
                            "model.layers.2.mlp.up_proj", "model.layers.7.self_attn.k_proj"})
@@ -84,10 +90,12 @@ TEST(Measure, GramErrorsAreThoseOfTheOutputs) {
   run::Runner runner(model.weights, &plain);
   std::vector<run::Prompt> prompts;
   for (const auto& item : items) prompts.push_back(item.fed());
-  const std::vector<const run::Prompt*> pointers = {&prompts[0], &prompts[1]};
+  std::vector<const run::Prompt*> pointers;
+  for (const run::Prompt& prompt : prompts) pointers.push_back(&prompt);
   auto sequences = runner.start(pointers);
-  const std::vector<run::Sequence*> batch = {&sequences[0], &sequences[1]};
-  runner.feed(batch, std::vector<int64_t>{1, 1}, false);
+  std::vector<run::Sequence*> batch;
+  for (run::Sequence& sequence : sequences) batch.push_back(&sequence);
+  runner.feed(batch, std::vector<int64_t>(batch.size(), 1), false);
 
   const records::Measurements m = model.measured(items);
   ASSERT_EQ(m.errors.size(), 82u);
@@ -98,14 +106,37 @@ TEST(Measure, GramErrorsAreThoseOfTheOutputs) {
     for (size_t k = 0; k < 2; ++k) {
       const auto &ours = m.errors[i].activation[k], &theirs = it->second[k];
       EXPECT_EQ(ours.rows, theirs.rows) << it->first;
-      // fp32 Gram matrices of some hundred rows: sums of squares agree to about 1e-5.
+      // fp32 products, and Gram matrices of some hundred rows: sums of squares agree to about 1e-5.
       EXPECT_NEAR(ours.signal, theirs.signal, 1e-4 * theirs.signal) << it->first;
       EXPECT_NEAR(ours.noise, theirs.noise, 1e-4 * theirs.noise) << it->first;
     }
   }
-  EXPECT_EQ(m.samples, 2);
-  EXPECT_EQ(m.rows[0], 128) << "8 x 8 patches of each picture";
+  EXPECT_EQ(m.samples, std::ssize(items));
+  int64_t patches = 0;
+  for (const run::Prompt& prompt : prompts)
+    for (const run::Picture& picture : prompt.pictures) patches += picture.patches();
+  EXPECT_EQ(m.rows[0], patches);
   EXPECT_GT(m.rows[1], 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Measure, Errors, testing::Values(kFew, kMany));
+
+TEST(Measure, MultipliesRowsWhereThatTakesLess) {
+  Loaded model;
+  run::Runner runner(model.weights);
+  std::array<size_t, 2> multiplied{}, summed{};
+  for (const size_t few : {0, 1}) {
+    const auto items = model.items(few ? kFew : kMany);
+    Walk walk(runner, items);
+    const auto difference = [](const model::Linear& linear) { return Matrix::zeros(linear.out, linear.in); };
+    walk_taps(walk, "test", {.difference = difference}, {}, [&](const Tap& tap) {
+      EXPECT_NE(tap.noise.empty(), tap.gram[0].rows() + tap.gram[1].rows() == 0) << tap.readers[0]->tap;
+      ++(tap.noise.empty() ? summed : multiplied)[few];
+    });
+  }
+  EXPECT_EQ(summed[1], 0u);
+  EXPECT_GT(multiplied[1], 0u);
+  EXPECT_GT(summed[0], multiplied[0]);
 }
 
 TEST(Measure, SizesAreThoseOfTheWrittenTensors) {

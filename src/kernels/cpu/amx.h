@@ -31,6 +31,8 @@ class TiledRows {
   /// Tiles in a row of tiles.
   int64_t col_tiles() const { return col_tiles_; }
   const uint16_t* row_tile(int64_t t) const { return tiles_.as<uint16_t>() + t * col_tiles_ * kRows * kCols; }
+  /// The elements of a row in the first of its tiles; those in the next lie kRows * kCols further on.
+  const uint16_t* row(int64_t r) const { return row_tile(r / kRows) + r % kRows * kCols; }
 
  private:
   int64_t col_tiles_;

@@ -20,18 +20,13 @@ constexpr int kLanes = 16, kVectors = kPanel / kLanes;
 // Rows of a register tile: 24 sums of the 32 registers.
 constexpr int64_t kRegisterRows = 6;
 
-/// The elements of a row in the first of its tiles.
-const uint16_t* row_of(const TiledRows& x, int64_t r) {
-  return x.row_tile(r / TiledRows::kRows) + r % TiledRows::kRows * TiledRows::kCols;
-}
-
 template <int kRows>
 NIBBLE_DOT void multiply(const TiledRows& x, int64_t first, int64_t begin, int64_t depth,
                          const uint16_t* piece, float* sums) {
   const uint16_t* rows[kRows];
   __m512 sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
-    rows[r] = row_of(x, first + r) + begin / TiledRows::kCols * kTile;
+    rows[r] = x.row(first + r) + begin / TiledRows::kCols * kTile;
     for (int v = 0; v < kVectors; ++v)
       sum[r][v] = begin == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + r * kPanel + v * kLanes);
   }
@@ -54,10 +49,10 @@ NIBBLE_DOT void multiply(const TiledRows& x, int64_t first, int64_t begin, int64
 
 }  // namespace
 
-bool dot_usable() {
-  static const bool usable = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512vl");
-  return usable && allowed_units() != Bf16Units::none && !amx_usable();
+bool has_dots() {
+  static const bool has = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512vl");
+  return has && allowed_units() != Bf16Units::none;
 }
 
 void dot_multiply_piece(const TiledRows& x, int64_t first, int64_t rows, int64_t begin, int64_t depth,
@@ -83,7 +78,7 @@ void dot_multiply_piece(const TiledRows& x, int64_t first, int64_t rows, int64_t
 
 #else
 
-bool dot_usable() {
+bool has_dots() {
   return false;
 }
 
@@ -92,5 +87,9 @@ void dot_multiply_piece(const TiledRows&, int64_t, int64_t, int64_t, int64_t, co
 }
 
 #endif
+
+bool dot_usable() {
+  return has_dots() && !amx_usable();
+}
 
 }  // namespace nibble::kernels

@@ -7,7 +7,10 @@
 
 namespace nibble::kernels {
 
-/// True if this CPU has AVX512-BF16 and no AMX, which is faster.
+/// True if this CPU has AVX512-BF16 and tests allow it.
+bool has_dots();
+
+/// The same, and no AMX, which is faster.
 bool dot_usable();
 
 /// sums (rows, kPanel) = rows [first, first + rows) of x times inputs [begin, begin + depth) of a bf16 panel

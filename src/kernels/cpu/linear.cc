@@ -6,6 +6,7 @@
 #include "base/threads.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/dot.h"
+#include "kernels/cpu/few4.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/panels4.h"
 #include "kernels/cpu/rows.h"
@@ -62,6 +63,7 @@ int64_t chunk_end(int64_t k) {
 /// multiply_panel with panel p of a 4-bit weight, decoded piece by piece.
 template <typename T>
 void multiply_panel4(ConstMatrix x, const Codes4& w, int64_t p, DType dtype, float* sums) {
+  if (few4_usable(w, x.rows) && panels_fuse()) return few4_multiply(x, w, p, dtype == DType::f32, sums);
   const int64_t step = x.rows <= kFewRows ? kFewInputs : kPanelBlock;
   T* piece = scratch<T>(dtype, step * kPanel);
   Tables4 tables;
@@ -91,6 +93,7 @@ void multiply_on_amx(const TiledRows& x, int64_t first, int64_t rows, const Weig
 void multiply_by_dots(const TiledRows& x, int64_t first, int64_t rows, const Weight::Impl& w, int64_t p,
                       float* sums) {
   if (!w.codes4) return dot_multiply_piece(x, first, rows, 0, w.depth(), w.narrow_panel(p), sums);
+  if (few4_usable(*w.codes4, rows)) return few4_multiply_dots(x, first, rows, *w.codes4, p, sums);
   const int64_t step = rows <= kFewRows ? kFewInputs : kPanelBlock;
   auto* piece = scratch<uint16_t>(DType::bf16, step * kPanel);
   Tables4 tables;

@@ -123,6 +123,10 @@ void MultiplyNarrow(ConstMatrix x, int64_t begin, int64_t end, const uint16_t* p
   multiply_rows(x, begin, end, piece, block, sums);
 }
 
+bool Fuses() {
+  return HWY_TARGET <= HWY_AVX2;  // newer ones have smaller numbers
+}
+
 /// To nearest even; a NaN stays a (quiet) NaN. The result is in the upper half of each lane.
 HWY_INLINE hn::Vec<U> rounded_bits(Floats x) {
   const U u;
@@ -164,6 +168,7 @@ namespace nibble::kernels {
 
 HWY_EXPORT(MultiplyWide);
 HWY_EXPORT(MultiplyNarrow);
+HWY_EXPORT(Fuses);
 HWY_EXPORT(RoundWide);
 HWY_EXPORT(RoundNarrow);
 
@@ -194,6 +199,10 @@ void multiply_piece(ConstMatrix x, int64_t begin, int64_t end, const float* piec
 void multiply_piece(ConstMatrix x, int64_t begin, int64_t end, const uint16_t* piece, float* block,
                     float* sums) {
   HWY_DYNAMIC_DISPATCH(MultiplyNarrow)(x, begin, end, piece, block, sums);
+}
+
+bool panels_fuse() {
+  return HWY_DYNAMIC_DISPATCH(Fuses)();
 }
 
 void round_to_bf16(const float* x, int64_t n, float* y) {

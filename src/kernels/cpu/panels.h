@@ -13,6 +13,9 @@ namespace nibble::kernels {
 void multiply_panel(ConstMatrix x, const float* panel, float* sums);
 void multiply_panel(ConstMatrix x, const uint16_t* panel, float* sums);
 
+/// True where the instruction set in use, one of x86, adds a product to its sum with one rounding.
+bool panels_fuse();
+
 /// Inputs of a block: its part of a panel stays in the second-level cache while the rows pass.
 inline constexpr int64_t kPanelBlock = 512;
 

@@ -8,6 +8,7 @@
 // foreach_target.h compiles this file once for each instruction set; it must come before highway.h.
 // clang-format off
 #include "hwy/foreach_target.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 // clang-format on
 
@@ -32,7 +33,7 @@ void decode_chunks(const Codes4& w, int64_t p, int64_t begin, int64_t end, Table
       const uint8_t byte = w.chunk(p, k / kChunk4)[place * half + in_chunk % half];
       const int64_t column = Codes4::column(place), from = (p * kPanel + column) * w.in % w.block + k;
       const int64_t slot = std::min(from / w.block, w.slots - 1);
-      float value = w.code[in_chunk < half ? byte >> 4 : byte & 15] * w.absmax_of(p)[slot * kPanel + place];
+      float value = w.code[in_chunk < half ? byte >> 4 : byte & 15] * w.absmax_of(p)[slot * kPanel + column];
       if (w.half) value = f16_to_float(float_to_f16(value));
       put(value, k - begin, column, panel);
     }
@@ -238,7 +239,7 @@ template <int kPlanes>
 HWY_INLINE void fill_aligned(const Codes4& w, int64_t p, int64_t k, Tables4& tables) {
   Scales scales;
   const float* absmax = w.absmax_of(p) + k / w.block * kPanel;
-  for (int64_t place = 0; place < kPanel; ++place) scales.put(place, absmax[place]);
+  for (int64_t place = 0; place < kPanel; ++place) scales.put(place, absmax[Codes4::column(place)]);
   fill_tables<kPlanes>(w.code, w.half, scales.values, tables.values);
   tables.until = (k / w.block + 1) * w.block;
 }
@@ -254,10 +255,10 @@ bool fill_unaligned(const Codes4& w, int64_t p, int64_t k, Tables4& tables, uint
   const int shift = std::countr_zero(static_cast<uint64_t>(w.block));
   int64_t nearest = w.block;
   for (int64_t place = 0; place < kPanel; ++place) {
-    const int64_t at = ((p * kPanel + Codes4::column(place)) * w.in & mask) + k;
+    const int64_t column = Codes4::column(place), at = ((p * kPanel + column) * w.in & mask) + k;
     const int64_t slot = std::min(at >> shift, w.slots - 1), bound = w.block - (at & mask);
-    scales.put(place, absmax[slot * kPanel + place]);
-    next.put(place, absmax[std::min(slot + 1, w.slots - 1) * kPanel + place]);
+    scales.put(place, absmax[slot * kPanel + column]);
+    next.put(place, absmax[std::min(slot + 1, w.slots - 1) * kPanel + column]);
     std::fill_n(bounds + kPlace * place, kPlace, static_cast<uint8_t>(std::min(bound, kChunk4)));
     nearest = std::min(nearest, bound);
   }
@@ -276,6 +277,7 @@ HWY_INLINE void decode_chunks(const Codes4& w, int64_t p, int64_t begin, int64_t
   HWY_ALIGN uint8_t bounds[kPanel * kPlace];
   for (int64_t k = begin; k < end; k += kChunk4) {
     const uint8_t* codes = w.chunk(p, k / kChunk4);
+    for (int64_t line = 0; line < 4 * kGroup; line += 64) hwy::Prefetch(codes + kAhead4 + line);
     auto* to = reinterpret_cast<uint32_t*>(panel + (k - begin) * kPanel);
     bool crossing = false;
     if (k + kChunk4 > tables.until) {

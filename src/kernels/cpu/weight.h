@@ -19,6 +19,9 @@ inline constexpr int64_t kDepth = 32;
 
 /// Inputs of a chunk of 4-bit codes; the smallest block of an absmax holds as many.
 inline constexpr int64_t kChunk4 = 32;
+/// Bytes of codes between those that are decoded and those that are fetched for later: the lines of a chunk
+/// are read in an order that the hardware does not foresee.
+inline constexpr int64_t kAhead4 = 4 * kPanel * kChunk4 / 2;
 
 /// A weight (out, in) in 4-bit codes, cut into panels of kPanel output columns, the last filled up with
 /// zeros. Output 4 g + j of a panel has place j * kPanel / 4 + g, so that vectors of 128-bit blocks, one for
@@ -26,12 +29,13 @@ inline constexpr int64_t kChunk4 = 32;
 ///   codes:  [panel][in / kChunk4, rounded up][place][kChunk4 / 2]: byte i holds the code of input i of a
 ///   chunk
 ///           in its high nibble, that of input i + kChunk4 / 2 in its low one;
-///   absmax: [panel][slot][place]: of the blocks that an output's inputs touch, in order. An output begins
+///   absmax: [panel][slot][output]: of the blocks that an output's inputs touch, in order. An output begins
 ///           inside a block where `in` is no multiple of `block`.
 /// An absmax is held decoded, in fp32: an eighth of the codes where blocks have 64 elements.
 struct Codes4 {
   int64_t out = 0, in = 0, block = 0, slots = 0;
   bool half = false;             // values are rounded to f16 before all else
+  bool normal = false;           // no value before rounding is a subnormal number
   std::array<float, 16> code{};  // their values
   Tensor codes, absmax;
 

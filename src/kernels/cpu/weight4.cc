@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -36,6 +38,14 @@ int64_t touched(int64_t begin, int64_t n, int64_t block) {
   return n == 0 ? 0 : (begin + n - 1) / block - begin / block + 1;
 }
 
+/// The smallest magnitude that is not 0.
+double smallest(std::span<const float> values) {
+  double out = std::numeric_limits<double>::infinity();
+  for (const float v : values)
+    if (v != 0) out = std::min(out, std::abs(static_cast<double>(v)));
+  return out;
+}
+
 }  // namespace
 
 Codes4 codes_in_panels(const quant::Packed4& packed, std::span<const float> absmax) {
@@ -51,6 +61,7 @@ Codes4 codes_in_panels(const quant::Packed4& packed, std::span<const float> absm
   w.block = block;
   w.half = packed.dtype == DType::f16;
   w.code = packed.code;
+  w.normal = smallest(packed.code) * smallest(absmax) >= std::numeric_limits<float>::min();
   for (int64_t o = 0; o < out; ++o) w.slots = std::max(w.slots, touched(o * in, in, block));
   const int64_t panels = (out + kPanel - 1) / kPanel;
   w.codes = Tensor(DType::u8, {panels, w.chunks(), kPanel, kHalf});
@@ -65,10 +76,11 @@ Codes4 codes_in_panels(const quant::Packed4& packed, std::span<const float> absm
         fill_chunk(packed.codes.data(), row_of(place) * in + c * kChunk4, n, chunks);
       }
     }
-    for (int64_t place = 0; place < kPanel; ++place) {
-      const int64_t begin = row_of(place) * in, own = row_of(place) < out ? touched(begin, in, block) : 0;
+    for (int64_t column = 0; column < kPanel; ++column) {
+      const int64_t row = p * kPanel + column, begin = row * in,
+                    own = row < out ? touched(begin, in, block) : 0;
       for (int64_t s = 0; s < w.slots; ++s)
-        scales[s * kPanel + place] = s < own ? absmax[static_cast<size_t>(begin / block + s)] : 0.0f;
+        scales[s * kPanel + column] = s < own ? absmax[static_cast<size_t>(begin / block + s)] : 0.0f;
     }
   });
   return w;
