@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/memory.h"
 
 namespace nibble {
 namespace {
@@ -35,6 +36,7 @@ Tensor::Tensor(DType dtype, Shape shape) {
   view_.shape = std::move(shape);
   const auto size = static_cast<size_t>(std::max<int64_t>(view_.bytes(), 1));
   buffer_.reset(new (std::align_val_t(kAlignment)) std::byte[size]);
+  prefer_large_pages(buffer_.get(), size);
   view_.data = buffer_.get();
 }
 
