@@ -290,8 +290,10 @@ void Calibration::solo_runs(records::Measurements& out) {
   const bool full = options_.effort == "full";
   // Each run goes through what comes behind its group: half of the model in the mean.
   const size_t most = full ? groups_.size() : std::max<size_t>(1, groups_.size() / 3);
-  tell(fmt::format("solo runs: {} of {} groups, about {}", most, groups_.size(),
-                   duration_text(forward_seconds_ * static_cast<double>(most) / 2)));
+  // After an interruption, the time of a whole forward pass is not known.
+  const bool timed = !journal_ || !journal_->resumed();
+  tell(fmt::format("solo runs: {} of {} groups{}", most, groups_.size(),
+                   timed ? ", about " + duration_text(forward_seconds_ * static_cast<double>(most) / 2) : ""));
   std::vector<std::string> names;
   if (full) {
     for (const records::Group& group : groups_) names.push_back(group.name);

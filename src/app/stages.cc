@@ -104,7 +104,7 @@ void check_target(const std::string& path, const std::vector<std::string>& input
   const bool in_checkpoint = fs::exists(folder / "config.json", ignored);
   if (in_checkpoint && target.extension() == ".safetensors")
     fail("{}: readers would take it for a part of the checkpoint in {}; choose another folder", path, folder.string());
-  if (!fs::exists(target, ignored)) return;
+  if (!fs::exists(target, ignored) || fs::is_empty(target, ignored)) return;
   for (const std::string& input : inputs)
     if (fs::equivalent(target, input, ignored))
       fail("{}: is read by this command and would be replaced; choose another name", path);

@@ -134,6 +134,7 @@ std::string Journal::load() {
     }
     options_.tell(
         fmt::format("{}: going on where an interrupted run stopped: {}", folder_.path().string(), where));
+    resumed_ = true;
     return "";
   } catch (const Error&) {
     return unreadable;

@@ -32,6 +32,8 @@ class Journal {
   /// another. Throws Error where another run works on the same target.
   Journal(const std::filesystem::path& target, io::JobKey key, Options options);
 
+  /// True where an interrupted run's work is gone on with.
+  bool resumed() const { return resumed_; }
   /// A finished result, or null.
   const io::Json* find(const std::string& name) const;
   const Matrix* find_matrix(const std::string& name) const;
@@ -79,6 +81,7 @@ class Journal {
   double cost_ = 0;    // seconds that the last save took
   bool new_ = false;   // a result came since
   bool said_ = false;  // where things are kept
+  bool resumed_ = false;
 };
 
 /// How one walk is kept: `more` gives what the caller found so far, `restore` gets it back. Without a journal

@@ -346,6 +346,8 @@ TEST_F(Cli, OutputNeverReplacesWhatIsNotItsOwn) {
   expect_error("measure " + model.string() + data + "-o " + temp("texts.jsonl"), "texts.jsonl", "read by this command");
   expect_error("trace " + model.string() + " --prompt Hi --image " + kPicture + " -o " + kPicture, "read by this command");
   io::write_file(temp("letter.txt"), "Dear reader");
+  io::write_file(temp("empty.json"), "");
+  EXPECT_EQ(nibble("eval " + model.string() + data + "--json " + temp("empty.json")).code, 0) << "nothing is lost";
   expect_error("measure " + model.string() + data + "-o " + temp("letter.txt"), "letter.txt", "no measurements");
   expect_error("eval " + model.string() + data + "--json " + temp("letter.txt"), "letter.txt", "no evaluation");
   EXPECT_EQ(io::read_file(inside), before);
