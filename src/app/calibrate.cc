@@ -76,6 +76,14 @@ std::string guard_file() {
   return (share_folder() / "texts" / "calibration.jsonl").string();
 }
 
+/// Dampings beyond this leave nothing of the statistics.
+std::array<double, 2> damping_of(const std::string& text) {
+  constexpr double kMost = 1e6;
+  const auto out = parse_pair("--damping", text);
+  if (out[0] > kMost || out[1] > kMost) fail("--damping {}: is above {:g}", text, kMost);
+  return out;
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -117,7 +125,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                                 : pictures                ? "0.03,0.2"
                                                           : "0.03,0.1";
     rounding_ = {.kind = options_.rounding,
-                 .damping = parse_pair("--damping", damping),
+                 .damping = damping_of(damping),
                  .guard = 0,
                  .mix = options_.mix >= 0 ? options_.mix
                         : pictures        ? 0.5

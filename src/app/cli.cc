@@ -234,7 +234,14 @@ void add_save_every(CLI::App* command, CalibrationOptions& options) {
       ->add_option(
           "--save-every", options.save_every,
           "The least seconds between two saves of how far measuring is, from where the same command goes on")
-      ->check(CLI::Range(0.0, 1e9).description(""))
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            double value = 0;
+            const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+            const bool fits = status == std::errc() && end == text.data() + text.size() && value >= 0 && value <= 1e9;
+            return fits ? "" : fmt::format("{} is no number of seconds from 0", printable(text, 40));
+          },
+          ""))
       ->type_name("S")
       ->capture_default_str();
 }

@@ -302,11 +302,10 @@ std::vector<ComparedModel> run_made(CompareOptions o, const Common& common) {
          o.models.size());
   if (o.seeds > 0 && !o.questions.mmlu.empty() && o.questions.data.empty())
     fail("--seeds shows the spread of KL, which multiple choice does not have; give --data");
-  for (const std::string& policy : o.policies) plan::find_policy(policy);
   o.planning.model = o.models[0];
   o.planning.calibration.window = o.questions.window;
   if (o.planning.budget.empty()) o.planning.budget = kDefaultBudget;
-  plan::check_budget(o.planning.budget, model::Binding(io::resolve_model(o.models[0])).inventory(o.models[0]));
+  check_request(o.planning, o.policies, model::Binding(io::resolve_model(o.models[0])));
   return Policies(o, common).run();
 }
 

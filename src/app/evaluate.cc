@@ -37,6 +37,8 @@ void run_eval(const EvalOptions& o, const Common& common) {
   LoadedModel model(o.model, common);
   std::unique_ptr<LoadedModel> against;
   if (!o.against.empty()) against = std::make_unique<LoadedModel>(o.against, common);
+  if (against && against->binding.quantized())
+    tell(fmt::format("{}: is quantized itself: KL and agreement are against that, not against 16 bits", o.against));
   const auto [json, text] = judge(o, model, against.get());
   if (o.json == "-") return print_json(json);
   if (!o.json.empty()) write_record(o.json, json);

@@ -26,7 +26,7 @@ void add_prompt(CLI::App* command, Options& o) {
 }
 
 void trace(const Options& o, const Common& common) {
-  check_target(o.out, o.images);
+  check_target(o.out, o.images, "trace");
   LoadedModel loaded(o.model, common);
   const run::Prompt prompt = o.make(loaded);
   run::TraceObserver observer;

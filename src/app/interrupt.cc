@@ -23,15 +23,15 @@ void say_and_end(int signal) {
 
 InterruptNote::InterruptNote(const std::filesystem::path& target) {
   note = fmt::format(
-      "\nnibble: interrupted; the same command goes on from what {0}.progress and {0}.partial hold, or remove them\n",
+      "\nnibble: interrupted; the same command goes on from what lies in {0}.progress or {0}.partial, if they are there\n",
       target.string());
   // One that the caller ignores (nohup) stays ignored.
-  for (const int signal : {SIGINT, SIGTERM})
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP})
     if (std::signal(signal, say_and_end) == SIG_IGN) std::signal(signal, SIG_IGN);
 }
 
 InterruptNote::~InterruptNote() {
-  for (const int signal : {SIGINT, SIGTERM})
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP})
     if (std::signal(signal, SIG_DFL) == SIG_IGN) std::signal(signal, SIG_IGN);
 }
 

@@ -5,7 +5,7 @@
 
 namespace nibble::app {
 
-/// While it lives, Ctrl-C and a request to end (SIGINT, SIGTERM) first say in a line that the work so far lies
+/// While it lives, Ctrl-C and a request to end (SIGINT, SIGTERM, SIGHUP) first say in a line that the work so far lies
 /// beside `target` (in target.partial, target.progress) and that the same command goes on from it. One at a time.
 class InterruptNote {
  public:

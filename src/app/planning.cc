@@ -6,6 +6,8 @@
 #include "app/commands.h"
 #include "base/error.h"
 #include "measure/sizes.h"
+#include "plan/name_list.h"
+#include "plan/plan.h"
 #include "write/checkpoint.h"
 
 namespace nibble::app {
@@ -20,6 +22,26 @@ void tell_of_extremes(const records::Plan& plan) {
     tell("the plan keeps every linear in 16 bits: nothing is quantized");
   if (plan.kept() == 0 && plan.budget.empty() && plan.policy != "all" && plan.policy != "int8")
     tell(fmt::format("policy {} keeps no linear of this model in 16 bits", plan.policy));
+}
+
+void check_request(const PlanningOptions& options, std::span<const std::string> policies,
+                   const model::Binding& source) {
+  const records::Inventory inventory = source.inventory(options.model);
+  const std::string &budget = options.budget, &rounding = options.calibration.rounding;
+  for (const std::string& policy : policies) {
+    plan::find_policy(policy);
+    if (policy.starts_with("list:")) plan::match_list(plan::policy_argument(policy), inventory);
+  }
+  const bool dynamic = std::find(policies.begin(), policies.end(), "dynamic") != policies.end();
+  if (!budget.empty()) plan::check_budget(budget, inventory);
+  if (budget == "match" || budget.starts_with("kl:")) {
+    if (!dynamic) fail("budget \"{}\" is for policy dynamic, which is not among the policies; give a size", budget);
+    if (options.calibration.effort == "none")
+      fail("budget \"{}\" needs groups run alone; leave --effort none out, or give a size", budget);
+  }
+  if (policies.size() == 1 && !rounding.empty() && rounding != "plain" &&
+      (policies[0] == "int8" || policies[0] == "none"))
+    fail("--rounding {} is for 4 bits, and policy {} writes none", rounding, policies[0]);
 }
 
 void Planner::measure(std::span<const std::string> policies) {
@@ -58,6 +80,7 @@ void Planner::take_measurements(const std::string& file) {
 }
 
 void Planner::adopt(records::Plan& plan) const {
+  (void)write::config_of_plan(source_, plan);  // an Error where it is of another model
   tell_of_other_weights("plan", plan.model, plan.weights, source_);
   plan.model = options_.model;
   plan.weights = source_.fingerprint();
@@ -103,6 +126,9 @@ void Planner::prepare_codes(const records::Plan& plan) {
     options.hold_out = plan.held_out;
     Common same = common_;
     same.compute = plan.compute;
+    for (const std::string& file : options.data)
+      if (std::error_code ignored; !std::filesystem::exists(file, ignored))
+        fail("{}: is not there; the plan's codes are made from it: say where it is with --data", file);
     calibration_ = std::make_unique<Calibration>(options_.model, options, same);
   }
   calibration_->round(plan);

@@ -18,6 +18,11 @@ struct PlanningOptions {
   bool no_verify = false;
 };
 
+/// Throws Error where these policies cannot be made of the model with these options, as far as that shows before
+/// anything is measured.
+void check_request(const PlanningOptions& options, std::span<const std::string> policies,
+                   const model::Binding& source);
+
 /// Says in a line where a plan keeps everything, or a policy that keeps something keeps nothing here.
 void tell_of_extremes(const records::Plan& plan);
 

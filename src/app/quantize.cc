@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "app/commands.h"
 #include "app/interrupt.h"
 #include "base/error.h"
@@ -10,20 +12,57 @@
 namespace nibble::app {
 namespace {
 
+/// What an option needs to change anything: policy dynamic, codes that are not plain, groups run alone.
+enum class Needs { dynamic, codes, solo };
+
 struct Options {
   std::string out, policy = "dynamic", plan, measurements;
   PlanningOptions planning;
   int64_t max_shard_bytes = 5'000'000'000;
   bool force = false;
+  std::vector<std::pair<const CLI::Option*, Needs>> conditional;
 };
+
+/// Throws Error for an option that would change nothing for this policy.
+void check_options(const Options& o) {
+  if (!o.plan.empty() || !o.measurements.empty()) return;
+  const bool dynamic = o.policy == "dynamic", solo = o.planning.calibration.effort != "none";
+  const std::string& rounding = o.planning.calibration.rounding;
+  const bool codes = rounding.empty() ? dynamic : rounding != "plain";
+  for (const auto& [option, needs] : o.conditional) {
+    const bool counts = needs == Needs::dynamic ? dynamic : needs == Needs::codes ? codes : dynamic && solo;
+    if (option->count() > 0 && !counts)
+      fail("{} changes nothing for policy {}{}", option->get_name(), o.policy,
+           needs == Needs::codes ? " with plain codes" : dynamic ? " without groups run alone" : "");
+  }
+}
+
+/// Throws Error where the folder to write, which takes the place of what is there, holds what is to be read.
+void check_inputs_outside(const Options& o) {
+  const auto& calibration = o.planning.calibration;
+  std::vector<std::string> inputs = {o.plan, o.measurements};
+  for (const auto* files : {&calibration.data, &calibration.verify})
+    inputs.insert(inputs.end(), files->begin(), files->end());
+  if (o.policy.starts_with("list:")) inputs.emplace_back(plan::policy_argument(o.policy));
+  std::error_code ignored;
+  const auto out = std::filesystem::weakly_canonical(o.out, ignored);
+  for (const std::string& input : inputs) {
+    if (input.empty()) continue;
+    const auto path = std::filesystem::weakly_canonical(input, ignored);
+    if (std::mismatch(out.begin(), out.end(), path.begin(), path.end()).first == out.end())
+      fail("{}: is read by this command and lies in {}, which would be replaced; move it, or choose another OUT",
+           input, o.out);
+  }
+}
 
 void quantize(Options o, const Common& common) {
   o.planning.calibration.target = o.out;
   // Also where the policy needs no data: a path that is wrong is a mistake.
   data::check_samples(o.planning.calibration.data);
   const model::Binding source = open_16bit(o.planning.model);
-  if (!o.planning.budget.empty()) plan::check_budget(o.planning.budget, source.inventory(o.planning.model));
-  plan::find_policy(o.policy);
+  if (o.plan.empty()) check_request(o.planning, {&o.policy, 1}, source);
+  check_options(o);
+  check_inputs_outside(o);
   io::OutputFolder folder = write::open_output(source, o.out, o.force);
   const InterruptNote note(o.out);
   Planner planner(o.planning, source, common);
@@ -74,6 +113,12 @@ void add_quantize(CLI::App& app, Common& common) {
     plan->excludes(command->get_option(made));
     measurements->excludes(command->get_option(made));
   }
+  for (const char* name : {"--effort", "--weights", "--no-verify"})
+    o->conditional.emplace_back(command->get_option(name), Needs::dynamic);
+  for (const char* name : {"--damping", "--mix", "--no-guard"})
+    o->conditional.emplace_back(command->get_option(name), Needs::codes);
+  for (const char* name : {"--verify", "--memory"})
+    o->conditional.emplace_back(command->get_option(name), Needs::solo);
   for (const char* planned : {"--budget", "--policy", "--measurements", "--rounding", "--weights"})
     plan->excludes(command->get_option(planned));
   add_size(command, "--max-shard-size", o->max_shard_bytes, "Largest safetensors file")->default_str("5GB");

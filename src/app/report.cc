@@ -25,6 +25,13 @@ struct CardOptions {
   bool force = false;
 };
 
+/// The files of NAME=FILE options.
+std::vector<std::string> files_of(const std::vector<std::string>& evaluations) {
+  std::vector<std::string> out;
+  for (const std::string& text : evaluations) out.push_back(text.substr(text.find('=') + 1));
+  return out;
+}
+
 /// Adds what a NAME=FILE of --evaluation says: an evaluation, or a multiple choice. Two records of one name
 /// are one model.
 void add_evaluation(const std::string& text, std::vector<records::ComparedModel>& models) {
@@ -91,7 +98,9 @@ void check_same_model(const records::Measurements& measurements, const records::
 }
 
 void run_report(const ReportOptions& o) {
-  check_target(o.out, {o.measurements, o.plan, o.compare});
+  std::vector<std::string> inputs = files_of(o.evaluations);
+  inputs.insert(inputs.end(), {o.measurements, o.plan, o.compare});
+  check_target(o.out, inputs, "report");
   if (o.measurements.empty() && o.plan.empty() && o.compare.empty() && o.evaluations.empty())
     fail("nothing to report: give --measurements, --plan, --evaluation or --compare");
   report::Records records;
@@ -123,6 +132,12 @@ void run_card(const CardOptions& o) {
     fail("{}: is no checkpoint that nibble wrote: it has no nibble.json", o.folder);
   const fs::path out = o.out.empty() ? folder / "README.md" : fs::path(o.out);
   check_writable(out.string());
+  const bool own_place = out.filename() == "README.md";
+  for (const std::string& input : files_of(o.evaluations))
+    if (std::error_code ignored; fs::equivalent(out, input, ignored))
+      fail("{}: is read by this command and would be replaced; choose another name", out.string());
+  if (!own_place && fs::exists(out) && fs::exists(fs::absolute(out).parent_path() / "config.json"))
+    fail("{}: is a file of a checkpoint and would be replaced; choose another name", out.string());
   if (!o.force && fs::exists(out) && !report::is_model_card(io::read_file(out)))
     fail("{}: was not written by nibble; say --force to replace it, or choose another name with -o",
          out.string());

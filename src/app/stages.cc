@@ -5,11 +5,14 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "io/file.h"
+#include "io/safetensors.h"
 #include "records/fields.h"
+#include "report/report.h"
 
 namespace nibble::app {
 namespace fs = std::filesystem;
@@ -87,6 +90,8 @@ std::vector<data::Item> load_items(const std::vector<std::string>& files, const 
 
 records::Measurements read_measurements(const std::string& path, std::string& digest) {
   const std::string text = io::read_file(path);
+  if (records::kind_of_file(path) != "measurements")
+    fail("{}: holds no measurements; nibble measure MODEL -o {} makes them", path, path);
   digest = sha256(text);
   return records::measurements_from_json(io::parse_json(text, path, io::DuplicateKeys::refuse), path);
 }
@@ -96,6 +101,27 @@ void check_writable(const std::string& path) {
   if (access(folder.c_str(), W_OK) != 0)
     fail("{}: cannot write into {}: {}", path, folder.string(), std::strerror(errno));
 }
+
+namespace {
+
+/// True for a file that nibble wrote as what `kind` names.
+bool is_own(const fs::path& path, std::string_view kind) {
+  if (kind == "report") {
+    std::string start(4096, '\0');
+    std::ifstream file(path, std::ios::binary);
+    file.read(start.data(), std::ssize(start));
+    return report::is_report(start);
+  }
+  if (kind != "trace") return records::kind_of_file(path) == kind;
+  try {
+    const io::SafetensorsFile file(path);
+    return file.tensors().contains("logits") && file.tensors().contains("input_ids");
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
 
 void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind) {
   check_writable(path);
@@ -110,7 +136,7 @@ void check_target(const std::string& path, const std::vector<std::string>& input
       fail("{}: is read by this command and would be replaced; choose another name", path);
   if (in_checkpoint)
     fail("{}: is a file of the checkpoint in {} and would be replaced; choose another name", path, folder.string());
-  if (!kind.empty() && records::kind_of_file(target) != kind)
+  if (!is_own(target, kind))
     fail("{}: exists and holds no {} of nibble; choose another name", path, kind);
 }
 

@@ -68,9 +68,9 @@ records::Measurements read_measurements(const std::string& path, std::string& di
 /// Throws Error unless a file can be made at `path`, for refusing before long work.
 void check_writable(const std::string& path);
 /// The same; what is there already must not
-/// be one of `inputs`, lie in the folder of a checkpoint, or, where `kind` names a record of nibble ("plan"), be
-/// anything but that.
-void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind = "");
+/// be one of `inputs`, lie in the folder of a checkpoint, or be anything but what nibble writes there: a record of
+/// `kind` ("plan"), a "report", or a "trace".
+void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind);
 
 /// Throws Error unless the measurements were made on a model with these linears.
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);

@@ -15,7 +15,7 @@ namespace nibble::io {
 
 /// Byte for byte the file of write_safetensors with the same tensors. The length of some tensors may be known
 /// only when they have been made: the file is laid out for the lengths that they are planned with, and room
-/// is kept for a header of just that length. Goes through `path` + ".partial" like AtomicFile.
+/// is kept for a header of just that length. Goes through `path` + ".nibble-partial" like AtomicFile.
 class ShardFile {
  public:
   /// Throws Error like AtomicFile, and for a header that is too long.

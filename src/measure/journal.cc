@@ -164,7 +164,7 @@ void Journal::keep(const std::string& name, const Matrix& result) {
 }
 
 void Journal::settle() {
-  if (due()) save();
+  if (new_ && due()) save({}, 0, {});
 }
 
 std::optional<Journal::Place> Journal::take(const std::string& walk) {
@@ -173,7 +173,7 @@ std::optional<Journal::Place> Journal::take(const std::string& walk) {
 }
 
 bool Journal::due() const {
-  return seconds_since(saved_) >= std::max(options_.seconds, kShare * cost_);
+  return !failed_ && seconds_since(saved_) >= std::max(options_.seconds, kShare * cost_);
 }
 
 void Journal::pass(const std::string& walk, size_t step, size_t steps, std::span<const States* const> states,
@@ -182,10 +182,22 @@ void Journal::pass(const std::string& walk, size_t step, size_t steps, std::span
 }
 
 void Journal::save() {
-  if (new_) save({}, 0, {});
+  if (!new_ || failed_) return;
+  const bool said = std::exchange(said_, true);  // who saves at the end need not hear of it
+  save({}, 0, {});
+  said_ = said;
 }
 
 void Journal::save(const Place& place, size_t steps, std::span<const States* const> states) {
+  try {
+    try_to_save(place, steps, states);
+  } catch (const Error& error) {
+    failed_ = true;
+    options_.tell(fmt::format("{}; the work goes on, but cannot be gone on with after an interruption", error.what()));
+  }
+}
+
+void Journal::try_to_save(const Place& place, size_t steps, std::span<const States* const> states) {
   const auto start = Clock::now();
   std::vector<io::PlannedTensor> tensors;
   io::Json json = {{"journal", kVersion},

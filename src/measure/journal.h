@@ -69,6 +69,7 @@ class Journal {
   void forget();
   bool due() const;
   void save(const Place& place, size_t steps, std::span<const States* const> states);
+  void try_to_save(const Place& place, size_t steps, std::span<const States* const> states);
 
   io::WorkFolder folder_;
   io::JobKey key_;
@@ -82,6 +83,7 @@ class Journal {
   bool new_ = false;   // a result came since
   bool said_ = false;  // where things are kept
   bool resumed_ = false;
+  bool failed_ = false;  // saving did: there is no more of it
 };
 
 /// How one walk is kept: `more` gives what the caller found so far, `restore` gets it back. Without a journal

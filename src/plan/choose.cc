@@ -1,6 +1,7 @@
 #include "plan/choose.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/error.h"
@@ -53,7 +54,8 @@ std::vector<int> choose_within(std::span<const GroupCosts> costs, int64_t budget
 double worst_ratio(const std::array<double, 2>& kl, const std::array<double, 2>& reference) {
   double worst = 0;
   for (size_t m = 0; m < 2; ++m)
-    if (reference[m] > 0) worst = std::max(worst, kl[m] / reference[m]);
+    if (reference[m] > 0)
+      worst = std::max(worst, std::isfinite(kl[m]) ? kl[m] / reference[m] : std::numeric_limits<double>::infinity());
   return worst;
 }
 

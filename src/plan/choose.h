@@ -24,7 +24,7 @@ std::vector<int> choose_within(std::span<const GroupCosts> costs, int64_t budget
 std::vector<int> choose_worst_ratio(std::span<const GroupCosts> costs, int64_t budget,
                                     const std::array<double, 2>& reference);
 
-/// KL over reference, the larger over the modalities; a reference of 0 is left out.
+/// KL over reference, the larger over the modalities; a reference of 0 is left out, a KL that is no number is infinite.
 double worst_ratio(const std::array<double, 2>& kl, const std::array<double, 2>& reference);
 
 }  // namespace nibble::plan

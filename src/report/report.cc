@@ -417,4 +417,8 @@ std::string report_html(const Records& records, const PictureFinder& pictures) {
   return out + "</body>\n</html>\n";
 }
 
+bool is_report(std::string_view start) {
+  return start.starts_with("<!doctype html>") && start.find("<title>nibble report") != std::string_view::npos;
+}
+
 }  // namespace nibble::report

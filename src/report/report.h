@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "records/comparison.h"
@@ -24,5 +25,8 @@ struct Records {
 /// nothing and its content security policy forbids it to. The same records and pictures give the same bytes.
 /// Throws Error when a picture that is there cannot be read.
 std::string report_html(const Records& records, const PictureFinder& pictures);
+
+/// True when a file's first bytes (4096 are enough) are those of a page that report_html() made.
+bool is_report(std::string_view start);
 
 }  // namespace nibble::report

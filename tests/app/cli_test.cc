@@ -358,6 +358,59 @@ TEST_F(Cli, OutputNeverReplacesWhatIsNotItsOwn) {
   EXPECT_EQ(nibble(again).code, 0);
 }
 
+TEST_F(Cli, ReportsCardsAndTracesReplaceOnlyTheirOwn) {
+  const fs::path model = copy_model("model");
+  io::write_file(temp("texts.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string data = " --data " + temp("texts.jsonl") + " ";
+  ASSERT_EQ(nibble("eval " + kModel + data + "--json " + temp("e.json")).code, 0);
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("q")).code, 0);
+  io::write_file(temp("thesis.html"), "<!doctype html>Mine");
+  const std::string report = "report --evaluation a=" + temp("e.json") + " -o ";
+  expect_error(report + temp("e.json"), "read by this command");
+  expect_error(report + temp("thesis.html"), "no report");
+  expect_error("trace " + kModel + " --prompt Hi -o " + temp("thesis.html"), "no trace");
+  for (const std::string& again : {report + temp("r.html"), "trace " + kModel + " --prompt Hi -o " + temp("t.safetensors")})
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(nibble(again).code, 0) << again;
+  const std::string weights = temp("q") + "/model.safetensors";
+  for (const std::string& target : {weights, (model / "config.json").string()})
+    expect_error("card " + temp("q") + " --force -o " + target, "checkpoint");
+  expect_error("card " + temp("q") + " --force --evaluation a=" + temp("e.json") + " -o " + temp("e.json"), "read by");
+  EXPECT_EQ(nibble("card " + temp("q") + " -o " + temp("q") + "/README.md").code, 0);
+  // A file of the user's that is called like a partial one stays.
+  io::write_file(temp("e2.json.partial"), "keep");
+  EXPECT_EQ(nibble("eval " + kModel + data + "--json " + temp("e2.json")).code, 0);
+  EXPECT_EQ(io::read_file(temp("e2.json.partial")), "keep");
+}
+
+TEST_F(Cli, WhatIsReadIsNotReplaced) {
+  ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("q")).code, 0);
+  io::write_file(temp("q") + "/list.txt", "visual");
+  io::write_file(temp("q") + "/texts.jsonl", R"({"text": "A green train with one car."})");
+  const std::string force = "quantize " + kModel + " --force -o " + temp("q");
+  expect_error(force + " --policy list:" + temp("q") + "/list.txt", "list.txt", "lies in");
+  expect_error(force + " --effort none --data " + temp("q") + "/texts.jsonl", "texts.jsonl", "lies in");
+  expect_error(force + " --plan " + temp("q") + "/nibble.json", "nibble.json", "lies in");
+  EXPECT_TRUE(fs::exists(temp("q") + "/list.txt"));
+}
+
+TEST_F(Cli, ContradictionsAreFoundBeforeMeasuring) {
+  const std::string start = "quantize " + kModel + " -o " + temp("out");
+  expect_error(start + " --policy weight-error --budget kl:0.001", "kl:0.001", "policy dynamic");
+  expect_error(start + " --effort none --budget match", "match", "--effort none");
+  expect_error(start + " --policy int8 --rounding feedback", "int8");
+  expect_error("compare " + kModel + " --policies weight-error --budget kl:0.001", "policy dynamic");
+  expect_error("compare " + kModel + " --policies list:/nowhere,dynamic", "/nowhere");
+  expect_error("measure " + kModel + " -o " + temp("m.json") + " --damping 1e308,0 --data " NIBBLE_ROOT "/texts/evaluation.jsonl",
+               "--damping", "above");
+  for (const char* option : {"--effort full", "--mix 0.3", "--weights 1,1", "--memory 1GiB", "--no-guard", "--no-verify",
+                             "--damping 0.1,0.1", "--verify texts"})
+    expect_error(start + " --policy all " + option, "changes nothing for policy all");
+  expect_error(start + " --effort none --verify " NIBBLE_ROOT "/texts/evaluation.jsonl", "without groups run alone");
+  const std::string tiny = NIBBLE_ROOT "/tests/data/goldens/families/llama";
+  ASSERT_EQ(nibble("quantize " + tiny + " --policy all -o " + temp("llama")).code, 0);
+  expect_error(start + " --plan " + temp("llama") + "/nibble.json", "made for " + tiny);
+}
+
 TEST_F(Cli, RecordsOfOtherWeightsAreSaid) {
   io::write_file(temp("texts.jsonl"), R"({"text": "A green train with one car."})");
   const std::string rest = " --data " + temp("texts.jsonl") + " --effort none --rounding plain -o ";

@@ -160,7 +160,7 @@ TEST(SafetensorsWrite, ReadOnlyFolder) {
 
 TEST(SafetensorsWrite, AStalePartialFileIsOverwritten) {
   const TempFolder folder;
-  put(folder / "x.partial", std::string(100000, 'z'));
+  put(folder / "x.nibble-partial", std::string(100000, 'z'));
   write_safetensors(folder / "x", {});
   EXPECT_EQ(get(folder / "x"), get(kGoldens / "none.safetensors"));
   EXPECT_THAT(entries(folder.path()), ElementsAre("x"));
@@ -168,22 +168,22 @@ TEST(SafetensorsWrite, AStalePartialFileIsOverwritten) {
 
 TEST(SafetensorsWrite, APartialFileInUseIsRefused) {
   const TempFolder folder;
-  put(folder / "x.partial", "theirs");
-  const int other = open((folder / "x.partial").c_str(), O_RDONLY);
+  put(folder / "x.nibble-partial", "theirs");
+  const int other = open((folder / "x.nibble-partial").c_str(), O_RDONLY);
   ASSERT_EQ(flock(other, LOCK_EX), 0);
   EXPECT_THAT(error_of([&] { write_safetensors(folder / "x", {}); }),
               HasSubstr("another process is writing it"));
-  EXPECT_EQ(get(folder / "x.partial"), "theirs");
+  EXPECT_EQ(get(folder / "x.nibble-partial"), "theirs");
   close(other);
 }
 
 TEST(SafetensorsWrite, PartialNamesThatAreNoFilesAreRefused) {
   const TempFolder folder;
   put(folder / "victim", "theirs");
-  std::filesystem::create_symlink("victim", folder / "x.partial");
+  std::filesystem::create_symlink("victim", folder / "x.nibble-partial");
   error_of([&] { write_safetensors(folder / "x", {}); });
   EXPECT_EQ(get(folder / "victim"), "theirs");
-  ASSERT_EQ(mkfifo((folder / "y.partial").c_str(), 0600), 0);
+  ASSERT_EQ(mkfifo((folder / "y.nibble-partial").c_str(), 0600), 0);
   error_of([&] { write_safetensors(folder / "y", {}); });
 }
 
