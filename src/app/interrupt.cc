@@ -23,7 +23,8 @@ void say_and_end(int signal) {
 
 InterruptNote::InterruptNote(const std::filesystem::path& target) {
   note = fmt::format(
-      "\nnibble: interrupted; the same command goes on from what lies in {0}.progress or {0}.partial, if they are there\n",
+      "\nnibble: interrupted; the same command goes on from what lies in {0}.progress or {0}.partial, if they are "
+      "there\n",
       target.string());
   // One that the caller ignores (nohup) stays ignored.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP})

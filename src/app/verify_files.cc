@@ -47,7 +47,8 @@ std::string table_text(const std::vector<write::FileCheck>& files, bool against_
     table.add_row(row);
   }
   std::string text = table.to_text();
-  const bool far = std::any_of(files.begin(), files.end(), [](const auto& f) { return f.largest_error > kPlainErrors; });
+  const bool far =
+      std::any_of(files.begin(), files.end(), [](const auto& f) { return f.largest_error > kPlainErrors; });
   if (against_source && far)
     text +=
         "\nCodes that are rounded by statistics may lie far from weights whose inputs are small: it is the outputs "

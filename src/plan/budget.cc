@@ -41,7 +41,8 @@ int64_t parse_budget(std::string_view budget, const records::Inventory& inventor
   const bool percent = unit == "%", per_weight = unit == "bpw";
   if (!number || !(bytes_of_one || percent || per_weight))
     fail(
-        "budget \"{}\": expected a share over all-4-bit (10%), a size (1.81GiB; also TiB, MiB, KiB, TB, GB, MB, KB, B), "
+        "budget \"{}\": expected a share over all-4-bit (10%), a size (1.81GiB; also TiB, MiB, KiB, TB, GB, MB, KB, "
+        "B), "
         "bits per weight (4.6bpw), of at most 18 digits, a KL in nats (kl:0.001), or match",
         printable(budget));
 

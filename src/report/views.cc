@@ -190,10 +190,10 @@ std::string inventory_text(const records::Inventory& inventory) {
                {"16 bit", Align::right},
                {"4 bit", Align::right}});
   for (const auto& linear : inventory.linears)
-    table.add_row({linear.name, beside(linear.group, linear.name), beside(linear.tap, linear.name), std::string(part_name(linear.part)),
-                   modality_of(linear.part, sees), std::string(role_name(linear.role)),
-                   fmt::format("{} x {}", linear.out, linear.in), bytes_text(linear.bytes16),
-                   bytes_text(linear.bytes4)});
+    table.add_row({linear.name, beside(linear.group, linear.name), beside(linear.tap, linear.name),
+                   std::string(part_name(linear.part)), modality_of(linear.part, sees),
+                   std::string(role_name(linear.role)), fmt::format("{} x {}", linear.out, linear.in),
+                   bytes_text(linear.bytes16), bytes_text(linear.bytes4)});
   Table totals = facts();
   totals.add_row({"model", inventory.model});
   totals.add_row({"family", inventory.family});
