@@ -8,6 +8,7 @@
 #include <set>
 
 #include "app/commands.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/text.h"
@@ -82,10 +83,6 @@ std::array<double, 2> damping_of(const std::string& text) {
   const auto out = parse_pair("--damping", text);
   if (out[0] > kMost || out[1] > kMost) fail("--damping {}: is above {:g}", text, kMost);
   return out;
-}
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 std::string duration_text(double seconds) {

@@ -107,6 +107,17 @@ CLI::Validator in_range(int64_t low, int64_t high) {
       "");
 }
 
+CLI::Validator number_in(double low, double high, std::string_view words) {
+  return CLI::Validator(
+      [low, high, words](const std::string& text) {
+        double value = 0;
+        const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool fits = status == std::errc() && end == text.data() + text.size() && value >= low && value <= high;
+        return fits ? "" : fmt::format("{} is no number {}", printable(text, 40), words);
+      },
+      "");
+}
+
 CLI::Validator one_of(std::vector<std::string> words) {
   return CLI::Validator(
       [words = std::move(words)](const std::string& text) {
@@ -201,15 +212,7 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->add_option("--mix", options.mix,
                    "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts "
                    "among the inputs 0.1)")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            double share = 0;
-            const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), share);
-            const bool fits =
-                status == std::errc() && end == text.data() + text.size() && share >= 0 && share <= 1;
-            return fits ? "" : fmt::format("{} is no number from 0 to 1", printable(text, 40));
-          },
-          ""))
+      ->check(number_in(0, 1, "from 0 to 1"))
       ->type_name("SHARE");
   command
       ->add_option(
@@ -234,14 +237,7 @@ void add_save_every(CLI::App* command, CalibrationOptions& options) {
       ->add_option(
           "--save-every", options.save_every,
           "The least seconds between two saves of how far measuring is, from where the same command goes on")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            double value = 0;
-            const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-            const bool fits = status == std::errc() && end == text.data() + text.size() && value >= 0 && value <= 1e9;
-            return fits ? "" : fmt::format("{} is no number of seconds from 0", printable(text, 40));
-          },
-          ""))
+      ->check(number_in(0, 1e9, "of seconds from 0"))
       ->type_name("S")
       ->capture_default_str();
 }

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "app/planning.h"
 #include "app/stages.h"
@@ -31,6 +32,8 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
 /// Further options that several commands share.
 /// Checks of an option's text that say what is wrong with it and leave help lines short.
 CLI::Validator in_range(int64_t low, int64_t high);
+/// `words`, of static storage, say the range: "from 0 to 1".
+CLI::Validator number_in(double low, double high, std::string_view words);
 CLI::Validator one_of(std::vector<std::string> words);
 /// An option that takes a size (parse_size).
 CLI::Option* add_size(CLI::App* command, const std::string& name, int64_t& bytes, const std::string& help);

@@ -34,7 +34,7 @@ void check_request(const PlanningOptions& options, std::span<const std::string> 
   }
   const bool dynamic = std::find(policies.begin(), policies.end(), "dynamic") != policies.end();
   if (!budget.empty()) plan::check_budget(budget, inventory);
-  if (budget == "match" || budget.starts_with("kl:")) {
+  if (plan::is_kl_budget(budget)) {
     if (!dynamic) fail("budget \"{}\" is for policy dynamic, which is not among the policies; give a size", budget);
     if (options.calibration.effort == "none")
       fail("budget \"{}\" needs groups run alone; leave --effort none out, or give a size", budget);
@@ -73,17 +73,20 @@ void Planner::measure(std::span<const std::string> policies) {
 void Planner::take_measurements(const std::string& file) {
   measurements_ = read_measurements(file, digest_);
   check_measurements(measurements_, source_.inventory(options_.model));
-  tell_of_other_weights("measurements", measurements_.inventory.model, measurements_.inventory.weights, source_);
-  measurements_.inventory.model = options_.model;
-  measurements_.inventory.weights = source_.fingerprint();
+  records::Inventory& inventory = measurements_.inventory;
+  const std::string ours = source_.fingerprint();
+  tell_of_other_weights("measurements", inventory.model, inventory.weights, ours);
+  inventory.model = options_.model;
+  inventory.weights = ours;
   if (!options_.calibration.data.empty()) measurements_.data = options_.calibration.data;
 }
 
 void Planner::adopt(records::Plan& plan) const {
   (void)write::config_of_plan(source_, plan);  // an Error where it is of another model
-  tell_of_other_weights("plan", plan.model, plan.weights, source_);
+  const std::string ours = source_.fingerprint();
+  tell_of_other_weights("plan", plan.model, plan.weights, ours);
   plan.model = options_.model;
-  plan.weights = source_.fingerprint();
+  plan.weights = ours;
   if (options_.calibration.data.empty() || !needs_codes(plan)) return;
   plan.data = options_.calibration.data;
   plan.held_out = false;

@@ -133,9 +133,7 @@ void run_card(const CardOptions& o) {
   const fs::path out = o.out.empty() ? folder / "README.md" : fs::path(o.out);
   check_writable(out.string());
   const bool own_place = out.filename() == "README.md";
-  for (const std::string& input : files_of(o.evaluations))
-    if (std::error_code ignored; fs::equivalent(out, input, ignored))
-      fail("{}: is read by this command and would be replaced; choose another name", out.string());
+  check_not_read(out.string(), files_of(o.evaluations));
   if (!own_place && fs::exists(out) && fs::exists(fs::absolute(out).parent_path() / "config.json"))
     fail("{}: is a file of a checkpoint and would be replaced; choose another name", out.string());
   if (!o.force && fs::exists(out) && !report::is_model_card(io::read_file(out)))

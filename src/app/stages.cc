@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -106,12 +105,7 @@ namespace {
 
 /// True for a file that nibble wrote as what `kind` names.
 bool is_own(const fs::path& path, std::string_view kind) {
-  if (kind == "report") {
-    std::string start(4096, '\0');
-    std::ifstream file(path, std::ios::binary);
-    file.read(start.data(), std::ssize(start));
-    return report::is_report(start);
-  }
+  if (kind == "report") return report::is_report(io::read_start(path, 4096));
   if (kind != "trace") return records::kind_of_file(path) == kind;
   try {
     const io::SafetensorsFile file(path);
@@ -123,6 +117,13 @@ bool is_own(const fs::path& path, std::string_view kind) {
 
 }  // namespace
 
+void check_not_read(const std::string& path, const std::vector<std::string>& inputs) {
+  std::error_code ignored;
+  for (const std::string& input : inputs)
+    if (fs::equivalent(path, input, ignored))
+      fail("{}: is read by this command and would be replaced; choose another name", path);
+}
+
 void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind) {
   check_writable(path);
   const fs::path target = fs::absolute(io::writable_target(path)), folder = target.parent_path();
@@ -131,20 +132,18 @@ void check_target(const std::string& path, const std::vector<std::string>& input
   if (in_checkpoint && target.extension() == ".safetensors")
     fail("{}: readers would take it for a part of the checkpoint in {}; choose another folder", path, folder.string());
   if (!fs::exists(target, ignored) || fs::is_empty(target, ignored)) return;
-  for (const std::string& input : inputs)
-    if (fs::equivalent(target, input, ignored))
-      fail("{}: is read by this command and would be replaced; choose another name", path);
+  check_not_read(path, inputs);
   if (in_checkpoint)
     fail("{}: is a file of the checkpoint in {} and would be replaced; choose another name", path, folder.string());
   if (!is_own(target, kind))
     fail("{}: exists and holds no {} of nibble; choose another name", path, kind);
 }
 
-void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& weights,
-                           const model::Binding& binding) {
-  if (weights.empty() || weights == binding.fingerprint()) return;
-  tell(fmt::format("the {} was made from other weights (of {}) than those of {}: what it says may not hold", record,
-                   model, binding.checkpoint().folder().string()));
+void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& theirs,
+                           const std::string& ours) {
+  if (theirs.empty() || theirs == ours) return;
+  tell(fmt::format("the {} was made from other weights (of {}) than it is used for: what it says may not hold", record,
+                   model));
 }
 
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory) {

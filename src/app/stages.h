@@ -67,17 +67,19 @@ records::Measurements read_measurements(const std::string& path, std::string& di
 
 /// Throws Error unless a file can be made at `path`, for refusing before long work.
 void check_writable(const std::string& path);
-/// The same; what is there already must not
-/// be one of `inputs`, lie in the folder of a checkpoint, or be anything but what nibble writes there: a record of
-/// `kind` ("plan"), a "report", or a "trace".
+/// Throws Error where what is there already is one of `inputs`.
+void check_not_read(const std::string& path, const std::vector<std::string>& inputs);
+/// Both; what is there already must also not lie in the folder of a checkpoint, or be anything but what nibble
+/// writes there: a record of `kind` ("plan"), a "report", or a "trace".
 void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind);
 
 /// Throws Error unless the measurements were made on a model with these linears.
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);
 
-/// Says in a line where a record ("plan") was made from a model of other weights than `binding`'s.
-void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& weights,
-                           const model::Binding& binding);
+/// Says in a line where a record ("plan") was made from other weights (`theirs`, of `model`) than those that it is
+/// used for (`ours`); both are fingerprints, "" for one that is not known.
+void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& theirs,
+                           const std::string& ours);
 
 /// What the files of a model are, for tables: "16 bit", "4 bit", "dynamic 10%: 13 of 126 linears in 16 bit".
 std::string description(const model::Binding& binding);

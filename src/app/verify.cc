@@ -105,6 +105,7 @@ class Verifier {
     return option.rounding == "plain" ? Stored::plain : Stored::rounded;
   }
 
+  /// A choice as a plan.
   records::Plan like(const std::vector<int>& chosen) const {
     return plan::plan_of_choice(measurements_, costs_, chosen, plan_);
   }
@@ -212,12 +213,12 @@ class Verifier {
 
   void keep_everything() {
     for (const GroupCosts& group : costs_) best_.push_back(static_cast<int>(group.options.size()) - 1);
-    run("16 bit", plan::plan_of_choice(measurements_, costs_, best_, plan_), best_);
+    run("16 bit", like(best_), best_);
     verification_.chosen = std::ssize(verification_.runs) - 1;
   }
 
   records::Plan result() {
-    records::Plan out = plan::plan_of_choice(measurements_, costs_, best_, plan_);
+    records::Plan out = like(best_);
     out.measurements_digest = plan_.measurements_digest;
     out.curve = plan_.curve;
     if (!plan_.budget.empty() && plan::kl_budget(plan_.budget, measurements_)) out.budget_bytes = out.bytes;

@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -131,6 +133,14 @@ void swap_folders(const std::filesystem::path& a, const std::filesystem::path& b
     throw;
   }
   rename_plain(aside, a);
+}
+
+std::string read_start(const std::filesystem::path& path, size_t limit) {
+  std::string start(limit, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(start.data(), std::ssize(start));
+  start.resize(static_cast<size_t>(std::max<std::streamsize>(file.gcount(), 0)));
+  return start;
 }
 
 std::filesystem::path writable_target(const std::filesystem::path& path) {

@@ -47,6 +47,9 @@ FileStamp stamp_of(const Descriptor& file, const std::filesystem::path& path);
 /// blocking. Throws Error.
 Descriptor open_regular(const std::filesystem::path& path, int64_t* size);
 
+/// The first bytes of a file, at most `limit`; "" for one that cannot be read.
+std::string read_start(const std::filesystem::path& path, size_t limit);
+
 /// Throws Error when the bytes are the start of a Git LFS pointer, which stands where the real file should
 /// be.
 void refuse_lfs_pointer(std::string_view start, const std::filesystem::path& path);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -14,10 +15,6 @@ constexpr double kShare = 20;  // the time between saves is at least so many tim
 constexpr const char* kStore = "rounded";
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 Matrix copy_of(const TensorView& view) {
   if (view.dtype != DType::f32 || view.shape.size() != 2)

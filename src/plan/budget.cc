@@ -63,6 +63,10 @@ int64_t parse_budget(std::string_view budget, const records::Inventory& inventor
   return bytes;
 }
 
+bool is_kl_budget(std::string_view budget) {
+  return budget == "match" || budget.starts_with("kl:");
+}
+
 void check_budget(std::string_view budget, const records::Inventory& inventory) {
   if (budget == "match" || kl_of_budget(budget)) return;
   // What is not known before the weights are read are digits of a number in each quant_state.

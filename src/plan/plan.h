@@ -23,6 +23,9 @@ namespace nibble::plan {
 /// smallest that is possible) by more than `slack` bytes, for inventories whose sizes are not exact yet.
 int64_t parse_budget(std::string_view budget, const records::Inventory& inventory, int64_t slack = 0);
 
+/// True for "kl:X" and "match", which only dynamic with solo runs can keep.
+bool is_kl_budget(std::string_view budget);
+
 /// Throws Error where make_plan could not read the budget, or it is below all-4-bit; before anything is measured.
 void check_budget(std::string_view budget, const records::Inventory& inventory);
 

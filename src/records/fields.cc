@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
-#include <fstream>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "io/file.h"
 #include "records/inventory.h"
 
 namespace nibble::records {
@@ -28,11 +28,8 @@ io::Json make_header(std::string_view kind, int version) {
 }
 
 std::string kind_of_file(const std::filesystem::path& path) {
-  std::array<char, 256> bytes{};
-  std::ifstream file(path, std::ios::binary);
-  file.read(bytes.data(), bytes.size());
   std::string start;  // without the space between its parts
-  for (const char c : std::string_view(bytes.data(), static_cast<size_t>(std::max<std::streamsize>(file.gcount(), 0))))
+  for (const char c : io::read_start(path, 256))
     if (std::isspace(static_cast<unsigned char>(c)) == 0) start += c;
   const std::string before = fmt::format("{{\"{}\":\"", kKind);
   if (!start.starts_with(before)) return "";
