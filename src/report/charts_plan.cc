@@ -210,7 +210,7 @@ Charts curve_charts(const records::Plan& plan) {
         points.push_back(run_point(*plan.verification, i, m, x_of(plan.verification->runs[i].bytes), y));
   Charts out;
   out.note = y.note();
-  const auto add = [&](const std::string& title, double from, double to) {
+  const auto add = [&, &name = name](const std::string& title, double from, double to) {
     const double margin = std::max(0.03 * (to - from), 1e-3 * to);
     Chart& chart = out.charts.emplace_back();
     chart.title = title;

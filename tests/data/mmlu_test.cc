@@ -273,7 +273,8 @@ TEST(Mmlu, ExamplesAreLeftOutUntilThePromptFits) {
     size[shots] = std::ssize(mmlu_prompts(subject, *shipped.maker, tokens, {.shots = shots})[0].ids);
   for (const auto& [positions, shots] :
        {std::pair{size[2], 2}, {size[2] - 1, 1}, {size[1], 1}, {size[1] - 1, 0}, {size[0], 0}}) {
-    const Model model({}, [&](io::Json& config) { config["max_position_embeddings"] = positions; });
+    const Model model(
+        {}, [&, &positions = positions](io::Json& config) { config["max_position_embeddings"] = positions; });
     const ChoicePrompt prompt = mmlu_prompts(subject, *model.maker, tokens, {.shots = 2})[0];
     EXPECT_EQ(prompt.shots, shots) << positions;
     EXPECT_EQ(std::ssize(prompt.ids), size[shots]);
