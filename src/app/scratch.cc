@@ -1,18 +1,24 @@
 #include "app/scratch.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <string>
+#include <tuple>
 
 #include "base/error.h"
 
 namespace nibble::app {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr std::string_view kPrefix = "nibble-scratch-";
 
 /// Where the handler writes to; a handler may do little else.
 std::atomic<int> tell_end{-1};
@@ -24,14 +30,51 @@ extern "C" void tell_signal(int signal) {
   errno = kept;
 }
 
+/// The folder, locked; not open where it is no folder of this user's or another process holds it.
+io::Descriptor lock_folder(const fs::path& path) {
+  io::Descriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat opened {
+  }, named{};
+  if (!folder.open() || fstat(folder.get(), &opened) != 0 || opened.st_uid != geteuid() ||
+      flock(folder.get(), LOCK_EX | LOCK_NB) != 0 || lstat(path.c_str(), &named) != 0 ||
+      named.st_ino != opened.st_ino || named.st_dev != opened.st_dev)
+    return {};
+  return folder;
+}
+
+/// Removes the scratch folders whose processes are gone.
+void remove_abandoned(const fs::path& parent) {
+  std::error_code error;
+  std::vector<fs::path> found;
+  for (fs::directory_iterator it(parent, error), end; !error && it != end; it.increment(error))
+    if (it->path().filename().string().starts_with(kPrefix)) found.push_back(it->path());
+  for (const fs::path& path : found)
+    if (const io::Descriptor lock = lock_folder(path); lock.open()) fs::remove_all(path, error);
+}
+
+/// A new folder, locked.
+std::pair<fs::path, io::Descriptor> make_folder(const fs::path& parent) {
+  constexpr int kTries = 10;  // another process may remove a folder that is not locked yet
+  std::string name;
+  for (int i = 0; i < kTries; ++i) {
+    name = (parent / kPrefix).string() + "XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) break;
+    errno = 0;
+    io::Descriptor lock = lock_folder(name);
+    // Where the file system knows no locks, nobody else gets one either.
+    std::error_code ignored;
+    if (lock.open() || (errno != EWOULDBLOCK && fs::exists(name, ignored))) return {name, std::move(lock)};
+  }
+  fail("{}: cannot make a scratch folder: {}; set TMPDIR to a folder with space", name,
+       io::system_message(errno));
+}
+
 }  // namespace
 
-ScratchFolder::ScratchFolder(const fs::path& parent) {
-  std::string name = ((parent.empty() ? fs::temp_directory_path() : parent) / "nibble-XXXXXX").string();
-  if (::mkdtemp(name.data()) == nullptr)
-    fail("{}: cannot make a scratch folder: {}; set TMPDIR to a folder with space", name,
-         io::system_message(errno));
-  path_ = name;
+ScratchFolder::ScratchFolder(const fs::path& given) {
+  const fs::path parent = given.empty() ? fs::temp_directory_path() : given;
+  remove_abandoned(parent);
+  std::tie(path_, lock_) = make_folder(parent);
   try {
     std::array<int, 2> ends{};
     if (pipe2(ends.data(), O_CLOEXEC) != 0) fail("cannot make a pipe: {}", io::system_message(errno));

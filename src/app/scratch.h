@@ -12,7 +12,9 @@ namespace nibble::app {
 
 /// A new folder in `parent` ($TMPDIR where that is empty), removed with all that is in it when this goes, and
 /// before the process ends by a signal that asks it to (SIGINT, SIGTERM, SIGHUP, SIGQUIT; those that are
-/// ignored stay so). One at a time in a process: it handles these signals while it lives.
+/// ignored stay so). What a process leaves that ended otherwise (SIGKILL), the next one made in `parent`
+/// removes: the owner holds a lock (flock) on its folder as long as it lives. One at a time in a process: it
+/// handles these signals while it lives.
 class ScratchFolder {
  public:
   /// Throws Error when the folder cannot be made.
@@ -28,6 +30,7 @@ class ScratchFolder {
   void remove();
 
   std::filesystem::path path_;
+  io::Descriptor lock_;  // the folder itself
   io::Descriptor told_;  // the end of a pipe that the handler writes the signal's number to
   std::vector<std::pair<int, struct sigaction>> before_;
   std::thread watcher_;

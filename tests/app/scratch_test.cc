@@ -1,8 +1,10 @@
 // The scratch folder, and that it is gone however the program ends.
 #include "app/scratch.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -45,6 +47,29 @@ TEST(Scratch, HandlesSignalsOnlyWhileItLives) {
   EXPECT_EQ(handler(SIGINT), SIG_DFL);
   std::signal(SIGHUP, before);
   std::signal(SIGINT, before_int);
+}
+
+TEST(Scratch, WhatAKilledProcessLeftIsRemovedByTheNext) {
+  GTEST_FLAG_SET(death_test_style, "fast");
+  test::TempFolder parent;
+  EXPECT_EXIT(
+      {
+        const ScratchFolder scratch(parent.path());
+        io::write_file(scratch.path() / "file", "x");
+        kill(getpid(), SIGKILL);
+      },
+      testing::KilledBySignal(SIGKILL), "");
+  const fs::path left = fs::directory_iterator(parent.path())->path(),
+                 used = parent / "nibble-scratch-in-use", file = parent / "nibble-scratch-file",
+                 other = parent / "other";
+  ASSERT_TRUE(fs::exists(left / "file"));
+  for (const fs::path& folder : {used, other}) fs::create_directory(folder);
+  io::write_file(file, "x");
+  const io::Descriptor lock(open(used.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ASSERT_EQ(flock(lock.get(), LOCK_EX), 0);
+  const ScratchFolder scratch(parent.path());
+  EXPECT_FALSE(fs::exists(left));
+  for (const fs::path& kept : {used, file, other, scratch.path()}) EXPECT_TRUE(fs::exists(kept)) << kept;
 }
 
 class ScratchSignals : public testing::TestWithParam<int> {};
