@@ -134,7 +134,8 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   }
 }
 
-/// All that the numbers depend on, and what stands beside them in the record.
+/// All that the numbers depend on, however its files are spelled: names stand in the record as this run was
+/// given them.
 void Calibration::open_journal() {
   Sha256 inputs;
   const auto add = [&](const void* data, size_t size) {
@@ -148,8 +149,7 @@ void Calibration::open_journal() {
   for (const InputSet* set : {&calibration_, &held_out_}) {
     add_ids({std::ssize(set->items)});
     for (const data::Item& item : set->items) {
-      const std::string names = fmt::format("{}\n{}", item.id, item.plain);
-      add(names.data(), names.size());
+      add_ids({item.plain});
       add_ids(item.prompt.ids);
       add_ids(item.answer);
       for (const run::Picture& p : item.prompt.pictures) {
@@ -160,8 +160,11 @@ void Calibration::open_journal() {
   }
   const CalibrationOptions& o = options_;
   const bool guarded = o.guard && o.rounding != "plain" && all_pictures();
+  std::vector<std::string> places;
+  for (const std::string& file : o.data) places.push_back(std::filesystem::canonical(file).string());
   const std::string all = fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", model_.name, fmt::join(o.data, "\n"), o.window,
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+      std::filesystem::canonical(io::resolve_model(model_.name)).string(), fmt::join(places, "\n"), o.window,
       o.rounding, o.damping, o.mix, o.guard, o.effort, o.budget, o.fuse, o.allow_nonfinite, o.hold_out,
       o.resample, static_cast<int>(model_.weights.compute()), guarded ? io::read_file(guard_file()) : "");
   // The same products have other last bits by other instructions.
@@ -251,6 +254,7 @@ records::Measurements Calibration::measure() {
                                  .journal = journal_.get()};
   records::Measurements out = measure::measure(statistics(), model_.name, options, codes());
   out.samples = std::ssize(calibration_.items);
+  out.inventory.model = model_.name;
   out.data = options_.data;
   out.window = options_.window;
   out.inventory.weights = inventory_.weights;

@@ -173,6 +173,22 @@ TEST_F(Faults, WhatChangedWhileMeasuringIsSaidAndNeverMixed) {
   EXPECT_EQ(io::read_file(temp("out.json")), io::read_file(temp("anew.json")));
 }
 
+TEST_F(Faults, OtherSpellingsOfTheSameMeasuringGoOn) {
+  const std::string link = temp("link");
+  fs::create_directory_symlink(kModel, link);
+  ASSERT_EQ(measure("out.json", "kill:250").code, 137);
+  const std::string given =
+      fmt::format("measure '{}/.' --data '{}/./few.jsonl' --compute f32 --effort full -o '{}'", link,
+                  folder_.path().string(), temp("out.json"));
+  const Outcome o = nibble(given, "none");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("going on where an interrupted run stopped"));
+  const std::string resumed = io::read_file(temp("out.json"));
+  EXPECT_THAT(resumed, HasSubstr(link)) << "names are those that were given";
+  ASSERT_EQ(nibble(given, "none").code, 0);
+  EXPECT_EQ(io::read_file(temp("out.json")), resumed);
+}
+
 TEST_F(Faults, QuantizingKilledWhileItMeasuresGoesOn) {
   const std::string command = fmt::format(
       "quantize '{}' --data '{}' --verify '{}' --compute f32 --budget 40% --save-every 0 --max-shard-size "
