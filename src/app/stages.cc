@@ -133,10 +133,10 @@ void check_target(const std::string& path, const std::vector<std::string>& input
     fail("{}: readers would take it for a part of the checkpoint in {}; choose another folder", path, folder.string());
   if (!fs::exists(target, ignored) || fs::is_empty(target, ignored)) return;
   check_not_read(path, inputs);
+  if (is_own(target, kind)) return;
   if (in_checkpoint)
     fail("{}: is a file of the checkpoint in {} and would be replaced; choose another name", path, folder.string());
-  if (!is_own(target, kind))
-    fail("{}: exists and holds no {} of nibble; choose another name", path, kind);
+  fail("{}: exists and holds no {} of nibble; choose another name", path, kind);
 }
 
 void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& theirs,

@@ -69,8 +69,8 @@ records::Measurements read_measurements(const std::string& path, std::string& di
 void check_writable(const std::string& path);
 /// Throws Error where what is there already is one of `inputs`.
 void check_not_read(const std::string& path, const std::vector<std::string>& inputs);
-/// Both; what is there already must also not lie in the folder of a checkpoint, or be anything but what nibble
-/// writes there: a record of `kind` ("plan"), a "report", or a "trace".
+/// Both; what is there already must also be what nibble writes there (a record of `kind` ("plan"), a
+/// "report", or a "trace"), and in the folder of a checkpoint no weights may come into being.
 void check_target(const std::string& path, const std::vector<std::string>& inputs, std::string_view kind);
 
 /// Throws Error unless the measurements were made on a model with these linears.

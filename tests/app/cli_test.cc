@@ -352,10 +352,12 @@ TEST_F(Cli, OutputNeverReplacesWhatIsNotItsOwn) {
   expect_error("eval " + model.string() + data + "--json " + temp("letter.txt"), "letter.txt", "no evaluation");
   EXPECT_EQ(io::read_file(inside), before);
   EXPECT_EQ(io::read_file(temp("letter.txt")), "Dear reader");
-  // Its own output is replaced.
-  const std::string again = "eval " + model.string() + data + "--json " + temp("eval.json");
-  EXPECT_EQ(nibble(again).code, 0);
-  EXPECT_EQ(nibble(again).code, 0);
+  // Its own output is replaced, also beside a checkpoint's files; not what holds something else.
+  for (const std::string& target : {temp("eval.json"), (model / "eval.json").string()})
+    for (int i = 0; i < 2; ++i)
+      EXPECT_EQ(nibble("eval " + model.string() + data + "--json " + target).code, 0) << target;
+  expect_error("measure " + model.string() + data + "-o " + (model / "eval.json").string(),
+               "file of the checkpoint");
 }
 
 TEST_F(Cli, ReportsCardsAndTracesReplaceOnlyTheirOwn) {
