@@ -55,7 +55,7 @@ fs::path picture_of(const io::Json& name, const fs::path& folder, const std::str
 
 Sample parse_line(const std::string& line, const fs::path& file, int64_t number) {
   const std::string what = fmt::format("{}:{}", file.string(), number);
-  const io::Json json = io::parse_json(line, what);
+  const io::Json json = io::parse_json_line(line, what);
   const io::Fields fields(json, what);
   Sample sample;
   sample.id = what;

@@ -29,8 +29,8 @@ constexpr size_t kSmallObject = 32;
 /// object's lookup is linear and a vocabulary would take quadratic time.
 class Builder : public SaxHandler {
  public:
-  Builder(std::string_view text, std::string_view what, DuplicateKeys duplicates)
-      : SaxHandler(text, what), duplicates_(duplicates) {}
+  Builder(std::string_view text, std::string_view what, DuplicateKeys duplicates, bool one_line = false)
+      : SaxHandler(text, what, one_line), duplicates_(duplicates) {}
 
   Json take() { return std::move(root_); }
 
@@ -146,6 +146,12 @@ std::string value_text(const Json& value) {
 
 Json parse_json(std::string_view text, std::string_view what, DuplicateKeys duplicates) {
   Builder builder(text, what, duplicates);
+  builder.parse();
+  return builder.take();
+}
+
+Json parse_json_line(std::string_view line, std::string_view what) {
+  Builder builder(line, what, DuplicateKeys::last_wins, true);
   builder.parse();
   return builder.take();
 }

@@ -21,6 +21,9 @@ enum class DuplicateKeys { last_wins, refuse };
 Json parse_json(std::string_view text, std::string_view what,
                 DuplicateKeys duplicates = DuplicateKeys::last_wins);
 
+/// The same for a line of a file of lines: `what` names the line ("samples.jsonl:3"), and errors its column.
+Json parse_json_line(std::string_view line, std::string_view what);
+
 /// Reads and parses a file (at most 256 MiB). Throws Error when it cannot be read or parsed.
 Json read_json(const std::filesystem::path& path, DuplicateKeys duplicates = DuplicateKeys::last_wins);
 

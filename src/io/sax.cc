@@ -32,7 +32,8 @@ void SaxHandler::fail_at(size_t offset, std::string_view problem) const {
   const auto line = std::count(before.begin(), before.end(), '\n') + 1;
   const size_t start = before.rfind('\n');
   const size_t column = before.size() - (start == std::string_view::npos ? 0 : start + 1) + 1;
-  fail("{}: line {}, column {}: {}", what_, line, column, printable(problem));
+  const std::string place = one_line_ ? "" : fmt::format("line {}, ", line);
+  fail("{}: {}column {}: {}", what_, place, column, printable(problem));
 }
 
 }  // namespace nibble::io

@@ -11,8 +11,10 @@ namespace nibble::io {
 /// and keeps what it needs; parse() throws Error with line and column where the text is no JSON.
 class SaxHandler : public nlohmann::json_sax<nlohmann::ordered_json> {
  public:
-  /// `text` and what `what` names must outlive the handler.
-  SaxHandler(std::string_view text, std::string_view what) : text_(text), what_(what) {}
+  /// `text` and what `what` names must outlive the handler. `one_line`: `what` names the line that the text
+  /// is, and errors only the column.
+  SaxHandler(std::string_view text, std::string_view what, bool one_line = false)
+      : text_(text), what_(what), one_line_(one_line) {}
 
   /// Goes through the whole text once.
   void parse();
@@ -28,6 +30,7 @@ class SaxHandler : public nlohmann::json_sax<nlohmann::ordered_json> {
   [[noreturn]] void fail_at(size_t offset, std::string_view problem) const;
 
   std::string_view text_, what_;
+  bool one_line_;
 };
 
 }  // namespace nibble::io

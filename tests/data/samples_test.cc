@@ -82,7 +82,8 @@ TEST(Samples, BadInputIsNamedByFileAndLine) {
     put(folder / "x.jsonl", lines);
     return error_of([&] { read({(folder / "x.jsonl").string()}); });
   };
-  EXPECT_THAT(error_of_lines("{\"prompt\": \"a\"}\n{\"prompt\": \n"), HasSubstr("x.jsonl:2"));
+  EXPECT_THAT(error_of_lines("{\"prompt\": \"a\"}\n{\"prompt\": \n"), HasSubstr("x.jsonl:2: column 12: "))
+      << "of lines only the file's is counted";
   EXPECT_THAT(error_of_lines("[1]\n"), HasSubstr("x.jsonl:1"));
   EXPECT_THAT(error_of_lines("{\"question\": \"a\"}\n"),
               AllOf(HasSubstr("x.jsonl:1"), HasSubstr("\"prompt\"")));

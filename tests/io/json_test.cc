@@ -12,6 +12,7 @@ namespace {
 
 using namespace testing_io;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 TEST(ParseJson, KeepsTheOrderOfKeys) {
   const Json json =
@@ -44,6 +45,12 @@ TEST(ParseJson, RefusesWhatIsNoJson) {
                                 "0x10",     "\xff",        "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"",
                                 "\xef\xbb", "1e999",       "-1e999"})
     EXPECT_THROW(parse_json(text, "x"), Error) << text;
+}
+
+TEST(ParseJson, ErrorsOfALineNameItsColumn) {
+  EXPECT_THAT(error_of([] { parse_json_line("{\"a\": 01}", "x.jsonl:3"); }),
+              StartsWith("x.jsonl:3: column 8: "));
+  EXPECT_EQ(parse_json_line("[1]", "x.jsonl:3"), Json({1}));
 }
 
 TEST(ParseJson, NulBytesDoNotEndTheText) {
