@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <set>
 #include <tuple>
 #include <type_traits>
 
@@ -302,6 +303,10 @@ std::vector<ComparedModel> run_made(CompareOptions o, const Common& common) {
          o.models.size());
   if (o.seeds > 0 && !o.questions.mmlu.empty() && o.questions.data.empty())
     fail("--seeds shows the spread of KL, which multiple choice does not have; give --data");
+  const std::set<std::string> distinct(o.policies.begin(), o.policies.end());
+  for (const std::string& policy : distinct)
+    if (std::count(o.policies.begin(), o.policies.end(), policy) > 1)
+      fail("--policies names {} more than once; a checkpoint of each is made once", policy);
   o.planning.model = o.models[0];
   o.planning.calibration.window = o.questions.window;
   if (o.planning.budget.empty()) o.planning.budget = kDefaultBudget;

@@ -402,6 +402,7 @@ TEST_F(Cli, ContradictionsAreFoundBeforeMeasuring) {
   expect_error(start + " --policy int8 --rounding feedback", "int8");
   expect_error("compare " + kModel + " --policies weight-error --budget kl:0.001", "policy dynamic");
   expect_error("compare " + kModel + " --policies list:/nowhere,dynamic", "/nowhere");
+  expect_error("compare " + kModel + " --policies all,int8,all", "--policies names all more than once");
   expect_error("measure " + kModel + " -o " + temp("m.json") + " --damping 1e308,0 --data " NIBBLE_ROOT "/texts/evaluation.jsonl",
                "--damping", "above");
   for (const char* option : {"--effort full", "--mix 0.3", "--weights 1,1", "--memory 1GiB", "--no-guard", "--no-verify",
