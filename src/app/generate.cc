@@ -15,7 +15,9 @@ struct Options {
   run::Prompt make(const LoadedModel& loaded) const {
     if (prompt.empty()) fail("the prompt is empty; say something with --prompt");
     const std::vector<std::filesystem::path> paths(images.begin(), images.end());
-    return raw ? loaded.maker.raw(prompt, paths) : loaded.maker.chat(prompt, paths);
+    if (raw) return loaded.maker.raw(prompt, paths);
+    tell_of_chat(loaded.maker);
+    return loaded.maker.chat(prompt, paths);
   }
 };
 

@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -73,8 +75,16 @@ std::vector<std::string> data_files(const std::vector<std::string>& files, const
   return {(share_folder() / "texts" / (shipped + ".jsonl")).string()};
 }
 
+void tell_of_chat(const data::PromptMaker& maker) {
+  static bool said = false;
+  if (!maker.built_in_chat() || std::exchange(said, true)) return;
+  tell("the checkpoint brings no chat template: the usual chat format of its family is used");
+}
+
 std::vector<data::Item> items_of(std::span<const data::Sample> samples, const std::vector<std::string>& files,
                                  const data::PromptMaker& maker, int64_t window) {
+  if (std::any_of(samples.begin(), samples.end(), [](const data::Sample& sample) { return !sample.plain; }))
+    tell_of_chat(maker);
   auto items = data::make_items(samples, maker, window);
   if (items.empty())
     fail("{}: nothing is left to run: every text is shorter than two tokens", fmt::join(files, ", "));

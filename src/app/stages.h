@@ -46,6 +46,8 @@ model::Binding open_16bit(const std::string& name);
 
 /// Writes a line to standard error, if it can be written.
 void tell(const std::string& line);
+/// Says, once, that a checkpoint without a chat template is asked in the chat format of its family.
+void tell_of_chat(const data::PromptMaker& maker);
 
 /// Where the data that nibble ships lies: $NIBBLE_SHARE, ../share/nibble beside the program, or the source
 /// tree. Throws Error when none is there.

@@ -25,7 +25,8 @@ std::optional<std::string> template_field(const io::Json& json, const std::strin
   fail("{}: chat_template has no entry named \"default\"", what);
 }
 
-text::jinja::Template find_template(const model::Binding& binding) {
+/// The checkpoint's own template, if it brings one.
+std::optional<text::jinja::Template> find_template(const model::Binding& binding) {
   const io::Checkpoint& checkpoint = binding.checkpoint();
   const fs::path folder = checkpoint.folder();
   const fs::path jinja = folder / "chat_template.jinja";
@@ -40,8 +41,7 @@ text::jinja::Template find_template(const model::Binding& binding) {
     if (const auto json = checkpoint.json(name))
       if (const auto found = template_field(*json, path)) return text::jinja::Template::parse(*found, path);
   }
-  return text::jinja::Template::parse(binding.family().chat_template,
-                                      fmt::format("chat format of {}", binding.family().title));
+  return std::nullopt;
 }
 
 /// Every "..._token" of tokenizer_config.json: a text, or an object with its content.
@@ -66,6 +66,10 @@ ChatFormat::ChatFormat(const model::Binding& binding)
       special_(special_tokens(binding.checkpoint())) {
   try {
     template_ = find_template(binding);
+    built_in_ = !template_;
+    if (built_in_)
+      template_ = text::jinja::Template::parse(binding.family().chat_template,
+                                               fmt::format("chat format of {}", binding.family().title));
   } catch (const Error& e) {
     error_ = e.what();
   }

@@ -17,6 +17,9 @@ class ChatFormat {
   /// only when a turn is made: raw prompts do not need it.
   explicit ChatFormat(const model::Binding& binding);
 
+  /// True where the checkpoint brings no template and its family's serves.
+  bool built_in() const { return built_in_; }
+
   /// A user's turn of some pictures and a text, up to where the answer begins. What is no UTF-8 in the text
   /// is replaced as the tokenizer does. Throws Error naming the file and line of the template for what it
   /// refuses.
@@ -35,6 +38,7 @@ class ChatFormat {
   io::Json special_;  // name -> token
   std::optional<text::jinja::Template> template_;
   std::string error_;  // why there is no template
+  bool built_in_ = false;
 };
 
 }  // namespace nibble::data

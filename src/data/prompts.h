@@ -23,6 +23,8 @@ class PromptMaker {
   /// checkpoint. Throws Error.
   explicit PromptMaker(const model::Binding& binding);
 
+  /// True where the checkpoint brings no chat template and its family's serves.
+  bool built_in_chat() const { return chat_.built_in(); }
   /// A user's turn in the model's chat format, pictures first, up to where the answer begins.
   run::Prompt chat(const std::string& text, std::span<const std::filesystem::path> images) const;
   /// The text as it is, special tokens included where they are written out; a picture fills each image token.

@@ -93,6 +93,18 @@ TEST_F(Cli, PicturesAndPrompts) {
   expect_error("generate " + kModel + " --raw --prompt Hi --image " + kPicture, "<|image_pad|>");
 }
 
+TEST_F(Cli, TheFamilysChatFormatIsSaidWhereItServes) {
+  const fs::path model = copy_model("bare");
+  for (const char* name : {"chat_template.jinja", "chat_template.json"}) fs::remove(model / name);
+  io::Json config = io::read_json(model / "tokenizer_config.json");
+  config.erase("chat_template");
+  io::write_file(model / "tokenizer_config.json", io::dump_json(config));
+  const std::string rest = " --prompt Hi --max-new-tokens 2", note = "no chat template";
+  EXPECT_THAT(nibble("generate " + model.string() + rest).err, HasSubstr(note));
+  EXPECT_THAT(nibble("generate " + model.string() + " --raw" + rest).err, testing::Not(HasSubstr(note)));
+  EXPECT_THAT(nibble("generate " + kModel + rest).err, testing::Not(HasSubstr(note)));
+}
+
 TEST_F(Cli, AnAnswerEndsWhereTheModelTakesNoMore) {
   const fs::path model = copy_model("short");
   io::Json config = io::read_json(model / "config.json");
