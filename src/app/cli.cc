@@ -92,6 +92,14 @@ void print(const std::string& text) {
     fail("cannot write to standard output: {}", std::strerror(errno));
 }
 
+void print_written(const std::string& path, const std::string& text) {
+  try {
+    print(text);
+  } catch (const Error& error) {
+    fail("{}; {} is written and complete", error.what(), path);
+  }
+}
+
 void print_json(const io::Json& json) {
   print(io::dump_json(json) + "\n");
 }

@@ -67,6 +67,9 @@ records::Plan plan_for(const records::Measurements& measurements, const std::str
 
 /// Prints a result on stdout.
 void print(const std::string& text);
+/// The same after a command wrote `path`: where printing fails, the error says that the file or folder did
+/// not.
+void print_written(const std::string& path, const std::string& text);
 void print_json(const io::Json& json);
 
 /// Writes a record as its JSON file, and gives the digest of its bytes.

@@ -52,7 +52,7 @@ void trace(const Options& o, const Common& common) {
   for (const data::NamedTensor& input : inputs) tensors.push_back(io::planned(input.name, input.tensor.view()));
   const size_t count = tensors.size();
   io::write_safetensors(o.out, std::move(tensors));
-  print(fmt::format("{} tensors written to {}\n", count, o.out));
+  print_written(o.out, fmt::format("{} tensors written to {}\n", count, o.out));
 }
 
 }  // namespace

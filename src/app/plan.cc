@@ -30,10 +30,9 @@ void measure(const MeasureOptions& o, const Common& common) {
   const io::Json json = records::to_json(measurements);
   write_record(o.out, json);
   calibration.finish();
-  if (common.json)
-    print_json(json);
-  else
-    print(report::measurements_text(measurements, 20) + fmt::format("written to {}\n", o.out));
+  print_written(o.out, common.json ? io::dump_json(json) + "\n"
+                                   : report::measurements_text(measurements, 20) +
+                                         fmt::format("written to {}\n", o.out));
 }
 
 /// The plan as the arguments of transformers' own quantization while loading.
@@ -75,8 +74,8 @@ void make_plan(const PlanOptions& o, const Common& common) {
   if (!out.empty()) write_record(out, json);
   if (common.json) return print_json(json);
   if (!as.empty()) return print(as);
-  print((o.explain ? report::plan_explained(plan, measurements) : report::plan_text(plan)) +
-        fmt::format("written to {}\n", out));
+  print_written(out, (o.explain ? report::plan_explained(plan, measurements) : report::plan_text(plan)) +
+                         fmt::format("written to {}\n", out));
 }
 
 }  // namespace

@@ -80,10 +80,8 @@ void quantize(Options o, const Common& common) {
   tell_of_extremes(plan);
   planner.write(plan, folder, o.max_shard_bytes);
   planner.finish();
-  if (common.json)
-    print_json(records::to_json(plan));
-  else
-    print(report::plan_text(plan) + fmt::format("written to {}\n", o.out));
+  print_written(o.out, common.json ? io::dump_json(records::to_json(plan)) + "\n"
+                                   : report::plan_text(plan) + fmt::format("written to {}\n", o.out));
 }
 
 }  // namespace

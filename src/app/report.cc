@@ -112,7 +112,7 @@ void run_report(const ReportOptions& o) {
   for (const std::string& text : o.evaluations) add_evaluation(text, records.models);
   Pictures pictures;
   io::write_file(o.out, report::report_html(records, [&](const auto& sample) { return pictures(sample); }));
-  print(fmt::format("written to {}\n", o.out));
+  print_written(o.out, fmt::format("written to {}\n", o.out));
 }
 
 /// The hub's name of the model that a plan was made for, if it is one.
@@ -151,7 +151,7 @@ void run_card(const CardOptions& o) {
   card.takes_pictures = family.image != model::ImageFormat::none;
   for (const std::string& text : o.evaluations) add_evaluation(text, card.models);
   io::write_file(out, report::model_card(card));
-  print(fmt::format("written to {}\n", out.string()));
+  print_written(out.string(), fmt::format("written to {}\n", out.string()));
 }
 
 void add_evaluations(CLI::App* command, std::vector<std::string>& evaluations) {

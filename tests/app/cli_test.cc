@@ -493,6 +493,17 @@ TEST_F(Cli, HelpToAFullDiskIsAnError) {
   }
 }
 
+TEST_F(Cli, WhatIsWrittenIsCompleteWhereItsResultCannotBePrinted) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
+  const std::string out = temp("all"),
+                    command = fmt::format("'{}' quantize {} --policy all -o {}", NIBBLE_BINARY, kModel, out);
+  const int status = std::system(fmt::format("{} >/dev/full 2>'{}'", command, temp("said")).c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+  EXPECT_THAT(io::read_file(temp("said")), AllOf(HasSubstr("cannot write to standard output"),
+                                                 HasSubstr(out + " is written and complete")));
+  EXPECT_EQ(nibble("verify " + out + " --against " + kModel).code, 0);
+}
+
 TEST_F(Cli, QuantizedModelsAreNotQuantizedAgain) {
   ASSERT_EQ(nibble("quantize " + kModel + " --policy all -o " + temp("all")).code, 0);
   expect_error("quantize " + temp("all") + " --policy all -o " + temp("again"), "quantized already");
