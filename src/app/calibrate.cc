@@ -170,11 +170,11 @@ void Calibration::open_journal() {
   // The same products have other last bits by other instructions.
   const std::string version =
       fmt::format("{} {} {}", NIBBLE_VERSION, quant::instruction_set(), kernels::instruction_set());
-  io::JobKey key{
-      {{"another version of nibble, or another processor", version},
-       {"another 16-bit checkpoint, or one that was changed since", model_.binding.checkpoint().identity()},
-       {"other inputs, or ones that were changed since", inputs.hex()},
-       {"other options", sha256(all)}}};
+  io::JobKey key{{{"another version of nibble, or another processor", version},
+                  {"another 16-bit checkpoint, or one that was changed since",
+                   model_.binding.checkpoint().identity() + inventory_.weights},
+                  {"other inputs, or ones that were changed since", inputs.hex()},
+                  {"other options", sha256(all)}}};
   journal_ = std::make_unique<measure::Journal>(
       o.target, std::move(key), measure::Journal::Options{.seconds = o.save_every, .tell = tell});
 }

@@ -5,14 +5,16 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/sha256.h"
 #include "base/text.h"
 
 namespace nibble::measure {
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 constexpr double kShare = 20;  // the time between saves is at least so many times that of one
 constexpr const char* kStore = "rounded";
+constexpr const char* kChecksum = "checksum";  // the tensor that holds the digest of all others
 
 using Clock = std::chrono::steady_clock;
 
@@ -26,6 +28,52 @@ Matrix copy_of(const TensorView& view) {
 
 Matrix matrix_of(const io::SafetensorsFile& file, const std::string& name) {
   return copy_of(file.tensor(name));
+}
+
+/// A digest of tensors by name.
+class Checksum {
+ public:
+  void name(std::string_view name) {
+    add(std::as_bytes(std::span(name)));
+    add(std::as_bytes(std::span("\n", 1)));
+  }
+  void add(std::span<const std::byte> bytes) { digest_.update(bytes); }
+  std::string hex() { return digest_.hex(); }
+
+ private:
+  Sha256 digest_;
+};
+
+std::string checksum_of(std::vector<io::PlannedTensor>& tensors) {
+  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  Checksum sum;
+  for (const io::PlannedTensor& tensor : tensors) {
+    sum.name(tensor.name);
+    tensor.write([&](std::span<const std::byte> bytes) { sum.add(bytes); });
+  }
+  return sum.hex();
+}
+
+std::string_view text_of(const TensorView& view) {
+  return {reinterpret_cast<const char*>(view.data), static_cast<size_t>(view.bytes())};
+}
+
+/// A text as a tensor; it must stay until that is written.
+io::PlannedTensor planned_text(std::string name, const std::string& text) {
+  return io::planned(std::move(name),
+                     {DType::u8, {std::ssize(text)}, reinterpret_cast<const std::byte*>(text.data())});
+}
+
+/// True where the file holds what was written.
+bool is_whole(const io::SafetensorsFile& file) {
+  Checksum sum;
+  for (const auto& [name, info] : file.tensors()) {
+    if (name == kChecksum) continue;
+    const TensorView view = file.tensor(name);
+    sum.name(name);
+    sum.add({view.data, static_cast<size_t>(view.bytes())});
+  }
+  return text_of(file.tensor(kChecksum)) == sum.hex();
 }
 
 /// Puts states into tensors of their own and says in JSON which. Features that branches share are there once.
@@ -107,12 +155,11 @@ std::string Journal::load() {
   const std::string unreadable = "a state that cannot be read";
   try {
     const io::SafetensorsFile file(folder_.state_path());
-    const TensorView text = file.tensor("journal");
-    const io::Json json = io::parse_json(
-        {reinterpret_cast<const char*>(text.data), static_cast<size_t>(text.bytes())}, "journal");
+    const io::Json json = io::parse_json(text_of(file.tensor("journal")), "journal");
     if (json.at("journal") != kVersion) return unreadable;
     if (std::string other = io::job_key_from_json(json.at("key")).difference(key_); !other.empty())
       return other;
+    if (!is_whole(file)) return "a damaged state";
     for (const auto& [name, value] : json.at("results").items()) results_[name] = value;
     for (const io::Json& name : json.at("matrices"))
       matrices_[name.get<std::string>()] = matrix_of(file, name.get<std::string>());
@@ -214,8 +261,9 @@ void Journal::try_to_save(const Place& place, size_t steps, std::span<const Stat
     for (const States* branch : states) branches.push_back(writer.describe(*branch));
   }
   const std::string text = io::dump_json(json);
-  tensors.push_back(io::planned(
-      "journal", {DType::u8, {std::ssize(text)}, reinterpret_cast<const std::byte*>(text.data())}));
+  tensors.push_back(planned_text("journal", text));
+  const std::string checksum = checksum_of(tensors);
+  tensors.push_back(planned_text(kChecksum, checksum));
   store_->sync();
   io::write_safetensors(folder_.state_path(), std::move(tensors));
   folder_.state_saved();

@@ -29,7 +29,8 @@ class Journal {
   };
 
   /// Takes over what an interrupted run with an equal key left; removes it, and says so, where the key is
-  /// another. Throws Error where another run works on the same target.
+  /// another or a checksum shows that a file was damaged. Throws Error where another run works on the same
+  /// target.
   Journal(const std::filesystem::path& target, io::JobKey key, Options options);
 
   /// True where an interrupted run's work is gone on with.

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "base/sha256.h"
 
 namespace nibble::measure {
 namespace {
@@ -20,6 +21,14 @@ io::Descriptor scratch_file(const std::filesystem::path& folder) {
     fail("{}: no scratch file for rounded weights can be made: {}", folder.string(), io::system_message(errno));
   unlink(name.c_str());
   return file;
+}
+
+std::string digest_of(const quant::Packed4& packed) {
+  Sha256 digest;
+  digest.update(std::as_bytes(std::span(packed.codes)));
+  digest.update(std::as_bytes(std::span(packed.nested->q)));
+  digest.update(std::as_bytes(std::span(packed.nested->absmax)));
+  return digest.hex();
 }
 
 }  // namespace
@@ -40,7 +49,10 @@ RoundedStore::RoundedStore(const std::filesystem::path& file, const io::Json& in
                       .codes = json.at("codes").get<int64_t>(),
                       .blocks = json.at("blocks").get<int64_t>(),
                       .scales = json.at("scales").get<int64_t>(),
-                      .offset = std::bit_cast<float>(json.at("offset").get<uint32_t>())};
+                      .offset = std::bit_cast<float>(json.at("offset").get<uint32_t>()),
+                      .sha256 = json.at("sha256").get<std::string>()};
+  for (const auto& [name, entry] : entries_)
+    if (digest_of(get(name)) != entry.sha256) fail("{}: {} is not what was put there", file.string(), name);
 }
 
 io::Json RoundedStore::index() const {
@@ -52,7 +64,8 @@ io::Json RoundedStore::index() const {
                      {"codes", entry.codes},
                      {"blocks", entry.blocks},
                      {"scales", entry.scales},
-                     {"offset", std::bit_cast<uint32_t>(entry.offset)}};
+                     {"offset", std::bit_cast<uint32_t>(entry.offset)},
+                     {"sha256", entry.sha256}};
   return {{"bytes", end_}, {"linears", std::move(linears)}};
 }
 
@@ -68,7 +81,8 @@ void RoundedStore::put(const std::string& linear, const quant::Packed4& packed) 
               .codes = std::ssize(packed.codes),
               .blocks = std::ssize(packed.nested->q),
               .scales = std::ssize(packed.nested->absmax),
-              .offset = packed.nested->offset};
+              .offset = packed.nested->offset,
+              .sha256 = digest_of(packed)};
   const auto append = [&](std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       const ssize_t n = pwrite(file_.get(), bytes.data(), bytes.size(), end_);

@@ -20,7 +20,7 @@ class RoundedStore {
   /// when it cannot be made.
   explicit RoundedStore(const std::filesystem::path& folder);
   /// The scratch file stays when the process ends. `index` is what index() of an earlier object on it said,
-  /// and null for a new one. Throws Error when the file cannot be made or holds less.
+  /// and null for a new one. Throws Error when the file cannot be made or does not hold what was put.
   RoundedStore(const std::filesystem::path& file, const io::Json& index);
 
   /// Keeps a linear (NF4 with double quantization, blocks of 64) by its name. Throws Error when the disk is
@@ -42,6 +42,7 @@ class RoundedStore {
     DType dtype;
     int64_t begin = 0, codes = 0, blocks = 0, scales = 0;
     float offset = 0;
+    std::string sha256 = {};  // of what was put
   };
 
   std::filesystem::path path_;  // of the folder, where the file has no name

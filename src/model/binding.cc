@@ -220,16 +220,20 @@ std::vector<std::string> Binding::unused_tensors() const {
 }
 
 std::string Binding::fingerprint() const {
-  constexpr size_t kEnds = 4096;
+  constexpr int64_t kEnds = 4096;
   Sha256 digest;
+  std::vector<std::byte> buffer;
   for (const auto& [name, info] : checkpoint_.tensors()) {
     const std::string header =
         fmt::format("{} {} {};", name, dtype_name(info.dtype), fmt::join(info.shape, "x"));
     digest.update(std::as_bytes(std::span(header)));
-    const TensorView view = checkpoint_.tensor(name);
-    const std::span bytes(view.data, static_cast<size_t>(info.end - info.begin));
-    digest.update(bytes.first(std::min(kEnds, bytes.size())));
-    digest.update(bytes.last(std::min(kEnds, bytes.size())));
+    // Read and not mapped: a file that shrank meanwhile is an Error.
+    const io::TensorBytes bytes = checkpoint_.bytes(name);
+    buffer.resize(static_cast<size_t>(std::min(kEnds, bytes.size())));
+    for (const int64_t at : {int64_t{0}, bytes.size() - std::ssize(buffer)}) {
+      bytes.read(at, buffer);
+      digest.update(buffer);
+    }
   }
   return digest.hex();
 }

@@ -11,7 +11,7 @@ namespace nibble::write {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int kStateVersion = 2;
+constexpr int kStateVersion = 3;
 
 io::Json to_json(const FinishedShard& shard) {
   return {{"items", shard.items},
@@ -87,13 +87,18 @@ io::JobKey job_key(const model::Binding& source, const records::Plan& plan, cons
 std::string state_text(const JobState& state) {
   io::Json shards = io::Json::array();
   for (const FinishedShard& shard : state.shards) shards.push_back(to_json(shard));
-  return io::dump_json({{"state", kStateVersion}, {"key", io::to_json(state.key)}, {"shards", shards}});
+  io::Json json = {{"state", kStateVersion}, {"key", io::to_json(state.key)}, {"shards", shards}};
+  json["sha256"] = sha256(io::dump_json(json));
+  return io::dump_json(json);
 }
 
 std::optional<JobState> parse_state(const std::string& text) {
   try {
-    const io::Json json = io::parse_json(text, "state");
+    io::Json json = io::parse_json(text, "state");
     if (json.at("state") != kStateVersion) return std::nullopt;
+    const std::string digest = json.at("sha256").get<std::string>();
+    json.erase("sha256");
+    if (sha256(io::dump_json(json)) != digest) return std::nullopt;
     JobState state;
     state.key = io::job_key_from_json(json.at("key"));
     for (const io::Json& shard : json.at("shards")) state.shards.push_back(shard_from_json(shard));

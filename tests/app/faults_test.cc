@@ -15,6 +15,7 @@
 #include "io/checkpoint.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "support/damage.h"
 #include "support/temp_folder.h"
 
 namespace nibble {
@@ -217,12 +218,14 @@ TEST_F(Faults, WhatChangedIsSaidAndNeverMixed) {
   const fs::path model = folder_ / "model";
   fs::copy(kModel, model, fs::copy_options::recursive);
   ASSERT_EQ(quantize("out", "kill:300", model.string()).code, 137);
-  // The first weights of the source change.
+  // The first weights of the source change, but not the size and the time of their file.
   const fs::path shard = model / "model-00001-of-00003.safetensors";
+  const auto changed = fs::last_write_time(shard);
   std::string bytes = io::read_file(shard);
   std::swap(bytes[bytes.size() - 1], bytes[bytes.size() - 3]);
   std::swap(bytes[bytes.size() - 2], bytes[bytes.size() - 4]);
   io::write_file(shard, bytes);
+  fs::last_write_time(shard, changed);
   Outcome o = quantize("out", "kill:300", model.string());
   EXPECT_THAT(o.err, HasSubstr("another 16-bit checkpoint, or one that was changed since"));
   ASSERT_EQ(o.code, 137);
@@ -242,6 +245,20 @@ TEST_F(Faults, FilesChangedInThePartialFolderAreNotUsed) {
   const Outcome o = quantize("out", "none");
   EXPECT_EQ(o.code, 0);
   EXPECT_THAT(o.err, HasSubstr("files that were changed since"));
+  ASSERT_EQ(quantize("whole", "none").code, 0);
+  EXPECT_EQ(contents("out"), contents("whole"));
+}
+
+TEST_F(Faults, DamagedStatesAreNotUsed) {
+  ASSERT_EQ(quantize("out", "kill:300").code, 137);
+  const fs::path state = temp("out") + ".partial/.nibble-state";
+  const std::string digests = "\"digests\": {";
+  const size_t at = io::read_file(state).find("\": \"", io::read_file(state).find(digests) + digests.size());
+  ASSERT_NE(at, std::string::npos);
+  test::flip_bit(state, static_cast<std::streamoff>(at) + 5);  // in a tensor's digest
+  const Outcome o = quantize("out", "none");
+  EXPECT_EQ(o.code, 0);
+  EXPECT_THAT(o.err, HasSubstr("a state that cannot be read; it is removed, and the work begins anew"));
   ASSERT_EQ(quantize("whole", "none").code, 0);
   EXPECT_EQ(contents("out"), contents("whole"));
 }

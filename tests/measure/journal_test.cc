@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "support/damage.h"
 #include "support/temp_folder.h"
 
 namespace nibble::measure {
@@ -98,6 +99,7 @@ TEST_F(Journals, AnotherKeyOrADamagedFileBeginsAnew) {
   const auto save = [&] {
     Journal journal(target_, key_, often());
     journal.keep("number", 1);
+    journal.keep("matrix", Matrix::zeros(2, 3));
     journal.save();
   };
   save();
@@ -111,9 +113,18 @@ TEST_F(Journals, AnotherKeyOrADamagedFileBeginsAnew) {
   save();
   const fs::path state = folder_ / "out.json.progress/.nibble-state";
   fs::resize_file(state, fs::file_size(state) - 1);
+  {
+    Journal journal(target_, key_, often());
+    EXPECT_FALSE(journal.find("number"));
+    EXPECT_THAT(told_, HasSubstr("a state that cannot be read"));
+  }
+  save();
+  const io::SafetensorsFile file(state);
+  test::flip_bit(state, file.tensors().at("matrix").begin + 5);
   Journal journal(target_, key_, often());
   EXPECT_FALSE(journal.find("number"));
-  EXPECT_THAT(told_, HasSubstr("a state that cannot be read"));
+  EXPECT_FALSE(journal.find_matrix("matrix"));
+  EXPECT_THAT(told_, HasSubstr("a damaged state"));
 }
 
 }  // namespace

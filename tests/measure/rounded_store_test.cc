@@ -6,6 +6,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "support/damage.h"
 #include "support/temp_folder.h"
 
 namespace nibble::measure {
@@ -63,6 +64,8 @@ TEST(RoundedStore, ANamedFileIsThereForAnotherObject) {
   again.put("three", two);
   expect_same(again.get("one"), one);
   expect_same(again.get("three"), two);
+  test::flip_bit(folder / "file", 100);
+  EXPECT_THROW(RoundedStore(folder / "file", index), Error);
   std::filesystem::resize_file(folder / "file", 100);
   EXPECT_THROW(RoundedStore(folder / "file", index), Error);
 }
