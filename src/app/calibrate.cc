@@ -72,9 +72,9 @@ std::vector<data::Sample> take_held_out(std::vector<data::Sample>& samples) {
   return held;
 }
 
-/// nibble's own texts.
+/// nibble's own texts: many languages and kinds, in an order of which any beginning is a fair mix.
 std::string guard_file() {
-  return (share_folder() / "texts" / "calibration.jsonl").string();
+  return (share_folder() / "texts" / "broad.jsonl").string();
 }
 
 /// Dampings beyond this leave nothing of the statistics.
@@ -116,17 +116,10 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   prepare(calibration_, "calibration");
   if (!held.empty()) prepare(held_out_, "held out");
   if (options_.rounding != "plain") {
-    // Prompts alone are few text rows: their statistics are damped more, and count less.
-    const bool pictures = all_pictures();
-    const std::string damping = !options_.damping.empty() ? options_.damping
-                                : pictures                ? "0.03,0.2"
-                                                          : "0.03,0.1";
     rounding_ = {.kind = options_.rounding,
-                 .damping = damping_of(damping),
+                 .damping = damping_of(options_.damping),
                  .guard = 0,
-                 .mix = options_.mix >= 0 ? options_.mix
-                        : pictures        ? 0.5
-                                          : 0.1};
+                 .mix = options_.mix};
     if (options_.guard) add_guard();
     if (!journal_)
       store_ = std::make_unique<measure::RoundedStore>(
@@ -159,7 +152,7 @@ void Calibration::open_journal() {
     }
   }
   const CalibrationOptions& o = options_;
-  const bool guarded = o.guard && o.rounding != "plain" && all_pictures();
+  const bool guarded = o.guard && o.rounding != "plain";
   std::vector<std::string> places;
   for (const std::string& file : o.data) places.push_back(std::filesystem::canonical(file).string());
   const std::string all = fmt::format(
@@ -221,20 +214,27 @@ void Calibration::prepare(InputSet& set, const std::string& name) {
   set.walk = std::make_unique<measure::Walk>(model_.runner, set.items);
 }
 
-bool Calibration::all_pictures() const {
-  return std::all_of(calibration_.items.begin(), calibration_.items.end(),
-                     [](const data::Item& item) { return !item.prompt.pictures.empty(); });
-}
-
-/// Codes that are chosen for the tokens of pictures and their prompts alone would harm plain text: a few
-/// windows of nibble's own texts count as well.
+/// Codes that are chosen for the data alone harm text of other kinds: nibble's own texts count as well, the first
+/// window of each, as long as they have no more rows than the data, or are few.
 void Calibration::add_guard() {
   constexpr int64_t kWindow = 256;
-  constexpr size_t kWindows = 8;
-  if (!all_pictures()) return;
-  const std::vector<std::string> files = {guard_file()};
-  auto texts = items_of(data::read_samples(files), files, model_.maker, std::min(options_.window, kWindow));
-  if (texts.size() > kWindows) texts.resize(kWindows);
+  constexpr size_t kFew = 16;
+  const std::string file = guard_file();
+  if (std::any_of(options_.data.begin(), options_.data.end(), [&](const std::string& data) {
+        std::error_code ignored;
+        return std::filesystem::equivalent(data, file, ignored);
+      }))
+    return;
+  const std::array<int64_t, 2>& data = calibration_.walk->rows();
+  int64_t room = data[0] + data[1];
+  std::vector<data::Item> texts;
+  for (const data::Sample& sample : data::read_samples({&file, 1})) {
+    auto windows = data::make_items({&sample, 1}, model_.maker, std::min(options_.window, kWindow));
+    if (windows.empty()) continue;
+    room -= std::ssize(windows[0].prompt.ids) + std::ssize(windows[0].answer);
+    if (room < 0 && texts.size() >= kFew) break;
+    texts.push_back(std::move(windows[0]));
+  }
   guarded_.items = calibration_.items;
   for (data::Item& text : texts) guarded_.items.push_back(std::move(text));
   guarded_.walk = std::make_unique<measure::Walk>(model_.runner, guarded_.items);

@@ -19,9 +19,9 @@ struct CalibrationOptions {
   std::vector<std::string> data, verify;  // files; verify empty: a part of data is held out
   int64_t window = 2048;
   std::string rounding = "feedback";
-  std::string damping;  // "VISION,TEXT"; empty: 0.03,0.2 where all inputs have pictures, with texts 0.03,0.1
-  double mix = -1;      // below 0: 0.5 where all inputs have pictures; with texts, which speak for more, 0.1
-  bool guard = true;    // where all inputs have pictures, nibble's own texts count in the statistics as well
+  std::string damping = "0.03,0.1";  // VISION,TEXT
+  double mix = 0.1;                  // text speaks for more
+  bool guard = true;                 // nibble's own texts count in the statistics as well
   std::string effort = "auto";  // of solo runs: "none", "auto", "full"
   std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
   bool fuse = true, allow_nonfinite = false;
@@ -70,7 +70,6 @@ class Calibration {
   void complete_answers(InputSet& set, const std::string& name);
   void prepare(InputSet& set, const std::string& name);
   measure::RoundedStore* codes() const { return journal_ ? &journal_->store() : store_.get(); }
-  bool all_pictures() const;
   void add_guard();
   void make_lockstep(InputSet& set, const std::string& name);
   void solo_runs(records::Measurements& measurements);
@@ -81,7 +80,7 @@ class Calibration {
   records::Rounding rounding_;
   LoadedModel model_;
   InputSet calibration_, held_out_;
-  InputSet guarded_;  // the calibration inputs with texts beside them; empty where they need none
+  InputSet guarded_;  // the calibration inputs with texts beside them; empty without
   records::Inventory inventory_;
   std::vector<records::Group> groups_;
   std::set<std::string> unroundable_;  // groups with weights that are not finite

@@ -209,19 +209,18 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
   command
       ->add_option(
           "--damping", options.damping,
-          "VISION,TEXT: damping of the statistics that search and feedback round by (default: 0.03,0.2, with "
-          "texts among the inputs 0.03,0.1)")
-      ->type_name("D");
+          "VISION,TEXT: damping of the statistics that search and feedback round by")
+      ->type_name("D")
+      ->capture_default_str();
   command->add_flag_callback(
       "--no-guard", [&options] { options.guard = false; },
-      "Round by pictures alone: without --no-guard, some of nibble's own texts count where all inputs are "
-      "pictures");
+      "Round by the data alone: without --no-guard, some of nibble's own texts of many kinds count as well");
   command
       ->add_option("--mix", options.mix,
-                   "Share of vision tokens against text tokens in these statistics (default: 0.5, with texts "
-                   "among the inputs 0.1)")
+                   "Share of vision tokens against text tokens in these statistics")
       ->check(number_in(0, 1, "from 0 to 1"))
-      ->type_name("SHARE");
+      ->type_name("SHARE")
+      ->capture_default_str();
   command
       ->add_option(
           "--effort", options.effort,

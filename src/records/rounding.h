@@ -13,7 +13,7 @@ struct Rounding {
   std::string kind = "plain";  // "plain" (byte-equal to bitsandbytes), "search" or "feedback"
   /// Of the Gram matrices, by Modality of the rows: what is added to each, as a share of its diagonal. 0 for plain.
   std::array<double, 2> damping{};
-  int64_t guard = 0;           // windows of nibble's own texts beside inputs that are all pictures
+  int64_t guard = 0;           // windows of nibble's own texts beside the inputs
   double mix = 0;              // share of vision rows against text rows in them; 0 for plain
 
   bool plain() const { return kind == "plain"; }
