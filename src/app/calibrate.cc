@@ -26,7 +26,7 @@ constexpr size_t kHeldOut = 4;
 /// With fewer inputs than this, none is held out.
 constexpr size_t kFewest = 8;
 /// Times that runs are spent where the plan could change, each time by what the last ones showed.
-constexpr size_t kContests = 3;
+constexpr size_t kContests = 5;
 
 /// Predictions that rank the groups that were run no better than this are said to be poor.
 constexpr double kPoorCorrelation = 0.5;
@@ -296,64 +296,84 @@ void Calibration::solo_runs(records::Measurements& out) {
   out.effort = options_.effort;
   out.inputs = calibration_.inputs;
   out.noise = noise_kl;
-  const bool full = options_.effort == "full";
-  // Each run goes through what comes behind its group: half of the model in the mean.
-  const size_t most = full ? groups_.size() : std::max<size_t>(1, groups_.size() / 3);
+  // All runs are one of each group with plain codes and, where there are others, one with these. A third of them is
+  // half as many as there are groups, and plain codes for another sixth.
+  const bool full = options_.effort == "full", plain = options_.rounding == "plain";
+  // Each run goes through what comes behind its first group: half of the model in the mean, if that is alone.
+  const size_t most = full ? groups_.size() : std::max<size_t>(1, groups_.size() / (plain ? 3 : 2));
   // After an interruption, the time of a whole forward pass is not known.
   const bool timed = !journal_ || !journal_->resumed();
   tell(fmt::format("solo runs: {} of {} groups{}", most, groups_.size(),
                    timed ? ", about " + duration_text(forward_seconds_ * static_cast<double>(most) / 2) : ""));
-  std::vector<std::string> names;
+  const auto each_alone = [](const auto& names, const auto& name_of) {
+    std::vector<std::vector<std::string>> sets;
+    for (const auto& name : names) sets.push_back({name_of(name)});
+    return sets;
+  };
+  std::vector<std::string> roundings = {options_.rounding};
   if (full) {
-    for (const records::Group& group : groups_) names.push_back(group.name);
-    run_alone(out, names);
+    if (!plain) roundings.insert(roundings.begin(), "plain");
+    run_sets(out, each_alone(groups_, [](const auto& group) { return group.name; }), roundings);
   } else {
-    names = plan::anchor_groups(out, std::max<size_t>(1, most * 2 / 3));
-    run_alone(out, names);
+    const auto sets = plan::first_runs(out, most);
+    run_sets(out, sets, roundings);
     const int64_t bytes = plan::kl_budget(options_.budget, out)
                               ? plan::parse_budget("10%", out.inventory)
                               : plan::parse_budget(options_.budget, out.inventory);
-    size_t left = most - names.size();
+    size_t left = most - sets.size();
     for (size_t rounds = kContests; rounds > 0 && left > 0; --rounds) {
-      names = plan::contested_groups(out, bytes, (left + rounds - 1) / rounds, true);
+      const auto names = plan::uncertain_groups(out, bytes, (left + rounds - 1) / rounds);
       if (names.empty()) break;
-      run_alone(out, names);
+      run_sets(out, each_alone(names, std::identity()), roundings);
       left -= names.size();
     }
+    // Codes that are better in the mean are not so for every group.
+    if (!plain)
+      run_sets(out, each_alone(plan::costly_groups(out, bytes, groups_.size() / 6), std::identity()), {"plain"});
   }
   const auto quality = plan::prediction_quality(out);
   const bool poor = !full && quality.run > 2 && quality.rank_correlation < kPoorCorrelation;
   tell(
-      fmt::format("solo runs: {} of {} groups made; predicted from the others they rank with correlation "
-                  "{:.2f}, largest miss "
-                  "{:.3g} times{}",
-                  quality.run, quality.groups, quality.rank_correlation, quality.largest_miss,
+      fmt::format("solo runs: {} of {} groups made{}; predicted from the others they rank with correlation "
+                  "{:.2f}, largest miss {:.3g} times{}",
+                  quality.run, quality.groups,
+                  out.joint.empty() ? "" : fmt::format(", after {} of all groups of a kind", out.joint.size()),
+                  quality.rank_correlation, quality.largest_miss,
                   poor ? ": poor predictions; --effort full runs all groups" : ""));
 }
 
-void Calibration::run_alone(records::Measurements& out, const std::vector<std::string>& names) {
-  std::vector<std::string> roundings;
-  // Where other codes are at hand, those of plain rounding are run as well only when everything is.
-  if (options_.rounding == "plain" || options_.effort == "full") roundings.push_back("plain");
-  if (options_.rounding != "plain") roundings.push_back(options_.rounding);
+/// Runs each set of groups with codes of each rounding, everything else in 16 bits.
+void Calibration::run_sets(records::Measurements& out, std::vector<std::vector<std::string>> sets,
+                           const std::vector<std::string>& roundings) {
   const measure::Assignment base(groups_.size(), Stored::as_source);
   std::vector<measure::Assignment> hypotheses;
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    if (std::find(names.begin(), names.end(), groups_[g].name) == names.end()) continue;
-    if (unroundable_.contains(groups_[g].name)) continue;
+  for (auto& names : sets) {
+    std::erase_if(names, [&](const std::string& name) { return unroundable_.contains(name); });
+    if (names.empty()) continue;
     for (const std::string& rounding : roundings) {
       hypotheses.push_back(base);
-      hypotheses.back()[g] = rounding == "plain" ? Stored::plain : Stored::rounded;
-      out.solo.push_back({groups_[g].name, rounding, {}});
+      for (size_t g = 0; g < groups_.size(); ++g)
+        if (std::find(names.begin(), names.end(), groups_[g].name) != names.end())
+          hypotheses.back()[g] = rounding == "plain" ? Stored::plain : Stored::rounded;
     }
   }
   auto kl = calibration_.lockstep->run(base, hypotheses);
-  for (size_t i = 0; i < kl.size(); ++i) out.solo[out.solo.size() - kl.size() + i].kl = std::move(kl[i]);
+  auto next = kl.begin();
+  for (const auto& names : sets) {
+    if (names.empty()) continue;
+    for (const std::string& rounding : roundings) {
+      if (names.size() == 1)
+        out.solo.push_back({names[0], rounding, std::move(*next++)});
+      else
+        out.joint.push_back({names, rounding, std::move(*next++)});
+    }
+  }
   const auto place = [&](const records::SoloRun& run) {
     return std::find_if(groups_.begin(), groups_.end(), [&](const auto& g) { return g.name == run.group; });
   };
-  std::stable_sort(out.solo.begin(), out.solo.end(),
-                   [&](const auto& a, const auto& b) { return place(a) < place(b); });
+  std::stable_sort(out.solo.begin(), out.solo.end(), [&](const auto& a, const auto& b) {
+    return std::pair(place(a), a.rounding != "plain") < std::pair(place(b), b.rounding != "plain");
+  });
 }
 
 void Calibration::round(const records::Plan& plan) {

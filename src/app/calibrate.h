@@ -73,7 +73,8 @@ class Calibration {
   void add_guard();
   void make_lockstep(InputSet& set, const std::string& name);
   void solo_runs(records::Measurements& measurements);
-  void run_alone(records::Measurements& measurements, const std::vector<std::string>& names);
+  void run_sets(records::Measurements& measurements, std::vector<std::vector<std::string>> sets,
+                const std::vector<std::string>& roundings);
   std::array<double, 2> noise();
 
   CalibrationOptions options_;
@@ -93,12 +94,12 @@ class Calibration {
 std::array<records::Interval, 2> kl_by_modality(std::span<const records::MeasuredInput> inputs,
                                                 std::span<const double> kl);
 
-/// Runs the plan on the held-out inputs beside a ranking by activation errors of the same bytes and rounding;
-/// where its real KL differs from the predicted, groups are un-quantized and quantized one at a time around
-/// it and the plan is made again within the budget, as long as that lowers the real KL. Returns the plan of
-/// the lowest, with all runs in its verification. Budgets "kl:X" and "match": the smallest plan whose real KL
-/// (for match: the upper end of its interval) keeps the limit. Without held-out inputs the plan comes back as
-/// it is.
+/// Runs the plan beside a ranking by activation errors of the same bytes and rounding; where its real KL differs from
+/// the predicted, groups are un-quantized and quantized one at a time around it and the plan is made again within the
+/// budget, as long as that lowers the real KL. Returns the plan of the lowest typical KL, over the held-out inputs that were
+/// given as such, else over all inputs; all runs are in its verification. Budgets "kl:X" and "match": the smallest
+/// plan whose real KL on the held-out inputs (for match: the upper end of its interval) keeps the limit. Without
+/// held-out inputs the plan comes back as it is.
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
                                 records::Plan plan);
 

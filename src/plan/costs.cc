@@ -19,6 +19,12 @@ using records::Modality;
 
 /// Below this a KL or an error is all rounding.
 constexpr double kTiny = 1e-14;
+/// The least share of a joint run's KL that is left to groups not run alone: KLs do not add more exactly.
+constexpr double kLeastLeft = 0.01;
+/// Of the logarithm of a predicted KL: its deviation.
+constexpr double kSpread = 1.5;
+/// The chance that what keeps a group was predicted of it alone and is another's.
+constexpr double kMisplaced = 0.2;
 
 struct Kind {
   records::Part part;
@@ -59,6 +65,30 @@ double group_error(const Measurements& m, const records::Group& group, bool roun
   return sum;
 }
 
+/// What a run's KL says of other inputs: its typical KL, scaled so that over all runs it sums up to the mean KL.
+class Expected {
+ public:
+  explicit Expected(const Measurements& m) : m_(m) {
+    for (const Modality modality : records::kModalities) {
+      double mean = 0, typical = 0;
+      const auto add = [&](const std::vector<double>& kl) {
+        mean += records::mean_kl(m, kl, modality);
+        typical += records::typical_kl(m.inputs, kl, modality);
+      };
+      for (const auto& run : m.solo) add(run.kl);
+      for (const auto& run : m.joint) add(run.kl);
+      scale_[static_cast<size_t>(modality)] = typical > 0 ? mean / typical : 1;
+    }
+  }
+  double operator()(const std::vector<double>& kl, Modality modality) const {
+    return scale_[static_cast<size_t>(modality)] * records::typical_kl(m_.inputs, kl, modality);
+  }
+
+ private:
+  const Measurements& m_;
+  std::array<double, 2> scale_{};
+};
+
 /// A group's gain: KL per squared error, by modality of the inputs, on a logarithmic scale.
 struct Gain {
   Kind kind;
@@ -71,6 +101,7 @@ struct Gain {
 std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<records::Group>& groups) {
   std::map<std::string, const records::Group*> by_name;
   for (const auto& group : groups) by_name[group.name] = &group;
+  const Expected expected(m);
   std::map<std::string, Gain> out;
   for (const records::SoloRun& run : m.solo) {
     const records::Group& group = *by_name.at(run.group);
@@ -78,7 +109,7 @@ std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<re
     const double error = std::max(group_error(m, group, run.rounding != "plain"), kTiny);
     for (const Modality modality : records::kModalities)
       gain.log[static_cast<size_t>(modality)] =
-          std::log(std::max(records::mean_kl(m, run.kl, modality), kTiny) / error);
+          std::log(std::max(expected(run.kl, modality), kTiny) / error);
     out[run.group] = gain;
   }
   return out;
@@ -121,6 +152,45 @@ std::optional<std::array<double, 2>> predicted_gain(const std::map<std::string, 
   if (!part.empty()) return median(part);
   if (!all.empty()) return median(all);
   return std::nullopt;
+}
+
+/// Gains on a logarithmic scale, by group.
+using LogGains = std::map<std::string, std::array<double, 2>>;
+
+/// The gains of the groups that were not run alone, or of `without` as if it had not been: from those of others, and
+/// scaled to what joint runs leave. Empty without any runs.
+LogGains predicted_gains(const Measurements& m, const std::vector<records::Group>& groups,
+                         const std::map<std::string, Gain>& gains, const std::string& without = "") {
+  LogGains out;
+  const Expected expected(m);
+  std::map<std::string_view, const records::Group*> by_name;
+  for (const records::Group& group : groups) {
+    by_name[group.name] = &group;
+    if (group.name != without && gains.contains(group.name)) continue;
+    const auto gain = predicted_gain(gains, kind_of(m, group), depth_of(m, group), without);
+    if (gain || !m.joint.empty()) out[group.name] = gain.value_or(std::array{0.0, 0.0});
+  }
+  for (const records::JointRun& run : m.joint) {
+    const bool rounded = run.rounding != "plain";
+    for (const Modality modality : records::kModalities) {
+      const auto k = static_cast<size_t>(modality);
+      const double total = expected(run.kl, modality);
+      double known = 0, predicted = 0;
+      for (const std::string& name : run.groups) {
+        const double error = std::max(group_error(m, *by_name.at(name), rounded), kTiny);
+        const auto it = out.find(name);
+        if (it == out.end())
+          known += error * std::exp(gains.at(name).log[k]);
+        else
+          predicted += error * std::exp(it->second[k]);
+      }
+      if (predicted <= 0) continue;
+      const double shift = std::log(std::max({total - known, kLeastLeft * total, kTiny}) / predicted);
+      for (const std::string& name : run.groups)
+        if (const auto it = out.find(name); it != out.end()) it->second[k] += shift;
+    }
+  }
+  return out;
 }
 
 const records::SoloRun* find_run(const Measurements& m, const std::string& group, const std::string& rounding) {
@@ -171,21 +241,24 @@ const StoredAs& better4(const GroupCosts& costs) {
 }
 
 bool has_costs(const Measurements& measurements) {
-  return !measurements.solo.empty();
+  return !measurements.solo.empty() || !measurements.joint.empty();
 }
 
 std::vector<GroupCosts> predict_costs(const Measurements& m) {
   const auto groups = records::group_linears(m.inventory, m.fuse);
   const auto gains = gains_of(m, groups);
+  const LogGains others = predicted_gains(m, groups, gains);
+  const Expected expected(m);
   std::vector<std::string> roundings = {"plain"};
   if (!m.rounding.plain()) roundings.push_back(m.rounding.kind);
   std::vector<GroupCosts> out;
   for (const records::Group& group : groups) {
     GroupCosts& costs = out.emplace_back(GroupCosts{group, {}});
-    const auto own = gains.find(group.name);
-    const auto gain = own != gains.end()
-                          ? std::optional(own->second.log)
-                          : predicted_gain(gains, kind_of(m, group), depth_of(m, group), group.name);
+    std::optional<std::array<double, 2>> gain;
+    if (const auto own = gains.find(group.name); own != gains.end())
+      gain = own->second.log;
+    else if (const auto other = others.find(group.name); other != others.end())
+      gain = other->second;
     for (const std::string& rounding : roundings) {
       const bool rounded = rounding != "plain";
       StoredAs option{.rounding = rounding, .bytes = 0, .kl = {}, .measured = true};
@@ -193,7 +266,7 @@ std::vector<GroupCosts> predict_costs(const Measurements& m) {
         option.bytes += rounded ? m.errors[member].rounded->bytes4 : m.inventory.linears[member].bytes4;
       if (const records::SoloRun* run = find_run(m, group.name, rounding)) {
         for (const Modality modality : records::kModalities)
-          option.kl[static_cast<size_t>(modality)] = records::mean_kl(m, run->kl, modality);
+          option.kl[static_cast<size_t>(modality)] = expected(run->kl, modality);
       } else {
         option.measured = false;
         const double error = group_error(m, group, rounded);
@@ -222,8 +295,9 @@ PredictionQuality prediction_quality(const Measurements& m) {
   for (const records::Group& group : groups) {
     const auto own = gains.find(group.name);
     if (own == gains.end()) continue;
-    const auto gain = predicted_gain(gains, own->second.kind, own->second.depth, group.name);
-    if (!gain) continue;
+    const LogGains others = predicted_gains(m, groups, gains, group.name);
+    const auto gain = others.find(group.name);
+    if (gain == others.end()) continue;
     const bool rounded = find_run(m, group.name, m.rounding.kind) != nullptr && !m.rounding.plain();
     const double error = std::max(group_error(m, group, rounded), kTiny);
     double real = 0, guess = 0;
@@ -233,7 +307,7 @@ PredictionQuality prediction_quality(const Measurements& m) {
                                     [&](const auto& input) { return input.modality == modality; });
       if (!seen) continue;
       real += error * std::exp(own->second.log[k]);
-      guess += error * std::exp((*gain)[k]);
+      guess += error * std::exp(gain->second[k]);
     }
     measured.push_back(real);
     predicted.push_back(guess);
@@ -248,52 +322,130 @@ PredictionQuality prediction_quality(const Measurements& m) {
   return out;
 }
 
-std::vector<std::string> anchor_groups(const Measurements& m, size_t most) {
+std::vector<std::vector<std::string>> first_runs(const Measurements& m, size_t most) {
   const auto groups = records::group_linears(m.inventory, m.fuse);
-  std::map<Kind, std::vector<const records::Group*>> kinds;
-  for (const auto& group : groups) kinds[kind_of(m, group)].push_back(&group);
-  for (auto& [kind, members] : kinds)
-    std::stable_sort(members.begin(), members.end(),
-                     [&](auto* a, auto* b) { return depth_of(m, *a) < depth_of(m, *b); });
-  // Of each kind the middle, then the first, then the last, as far as the number goes.
-  std::vector<std::string> out;
-  const auto take = [&](const std::vector<const records::Group*>& members, size_t at) {
-    const std::string& name = members[at]->name;
-    if (out.size() < most && std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+  const auto sets_by = [&](auto key) {
+    std::map<decltype(key(groups[0])), std::vector<std::string>> sets;
+    for (const auto& group : groups) sets[key(group)].push_back(group.name);
+    std::vector<std::vector<std::string>> out;
+    for (auto& [_, names] : sets) out.push_back(std::move(names));
+    return out;
   };
-  for (const auto& [kind, members] : kinds) take(members, members.size() / 2);
-  for (const auto& [kind, members] : kinds) take(members, 0);
-  for (const auto& [kind, members] : kinds) take(members, members.size() - 1);
+  if (groups.empty() || most == 0) return {};
+  if (auto kinds = sets_by([&](const auto& group) { return kind_of(m, group); }); kinds.size() <= most) return kinds;
+  if (auto parts = sets_by([&](const auto& group) { return kind_of(m, group).part; }); parts.size() <= most)
+    return parts;
+  return sets_by([](const auto&) { return 0; });
+}
+
+namespace {
+
+/// A plan of costs, and what a byte buys where the budget ends.
+struct Margin {
+  std::vector<bool> kept;
+  std::vector<double> bytes, density;  // of keeping each group; what a byte buys there
+  double stop = 0;                     // the density of the first that no longer fits, the densest first
+
+  Margin(const Measurements& m, const std::vector<GroupCosts>& costs, int64_t budget) {
+    const std::vector<int> chosen = choose_within(costs, budget - m.inventory.other_bytes, {1, 1});
+    auto room = static_cast<double>(budget - m.inventory.other_bytes);
+    for (size_t g = 0; g < costs.size(); ++g) {
+      const StoredAs& four = better4(costs[g]);
+      kept.push_back(costs[g].options[static_cast<size_t>(chosen[g])].rounding.empty());
+      bytes.push_back(static_cast<double>(std::max<int64_t>(1, costs[g].group.bytes16 - four.bytes)));
+      density.push_back(std::max(total(four.kl), kTiny) / bytes.back());
+      room -= static_cast<double>(four.bytes);
+    }
+    std::vector<size_t> order(costs.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return density[a] > density[b]; });
+    for (const size_t g : order) {
+      stop = density[g];
+      room -= bytes[g];
+      if (room < 0) break;
+    }
+  }
+};
+
+/// The names of the first `most` groups of `order` by falling score.
+std::vector<std::string> names_by(const std::vector<GroupCosts>& costs, std::vector<size_t> order, size_t most,
+                                  const std::vector<double>& score) {
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return score[a] > score[b]; });
+  order.resize(std::min(most, order.size()));
+  std::vector<std::string> out;
+  for (const size_t g : order) out.push_back(costs[g].group.name);
   return out;
 }
 
-std::vector<std::string> contested_groups(const Measurements& m, int64_t budget, size_t most,
-                                          bool fresh) {
-  const std::vector<GroupCosts> costs = predict_costs(m);
-  const std::vector<int> chosen = choose_within(costs, budget - m.inventory.other_bytes, {1, 1});
-  // What a byte buys in each group, and where the plan stops: between its best left out and its worst taken.
-  std::vector<double> density(costs.size());
-  double worst_kept = std::numeric_limits<double>::infinity(), best_left = 0;
-  for (size_t g = 0; g < costs.size(); ++g) {
-    const StoredAs& four = better4(costs[g]);
-    const auto bytes = static_cast<double>(std::max<int64_t>(1, costs[g].group.bytes16 - four.bytes));
-    density[g] = std::max(total(four.kl), kTiny) / bytes;
-    if (costs[g].options[static_cast<size_t>(chosen[g])].rounding.empty())
-      worst_kept = std::min(worst_kept, density[g]);
-    else
-      best_left = std::max(best_left, density[g]);
+/// E max(0, X - limit) for log X normal with mean log(median) and deviation kSpread.
+double expected_excess(double median, double limit) {
+  const auto below = [](double x) { return std::erfc(-x / std::sqrt(2.0)) / 2; };
+  const double d = std::log(median / limit) / kSpread;
+  return median * std::exp(kSpread * kSpread / 2) * below(d + kSpread) - limit * below(d);
+}
+
+/// What the groups that were not run alone cost together at most: for each, what its joint run leaves.
+std::map<std::string_view, double> left_of_joint(const Measurements& m, const std::vector<GroupCosts>& costs) {
+  const Expected expected(m);
+  std::map<std::string_view, double> out;
+  for (const records::JointRun& run : m.joint) {
+    std::map<std::string_view, double> alone;
+    for (const GroupCosts& group : costs)
+      for (const StoredAs& option : group.options)
+        if (option.rounding == run.rounding && option.measured) alone[group.group.name] = total(option.kl);
+    double left = expected(run.kl, Modality::vision) + expected(run.kl, Modality::text);
+    for (const std::string& name : run.groups)
+      if (const auto it = alone.find(name); it != alone.end()) left -= it->second;
+    for (const std::string& name : run.groups) out[name] = std::max(0.0, left);
   }
-  const double stop = std::isfinite(worst_kept) && best_left > 0 ? std::sqrt(worst_kept * best_left)
-                                                                : std::max(best_left, kTiny);
-  std::vector<size_t> order;
-  for (size_t g = 0; g < costs.size(); ++g)
-    if (!fresh || !better4(costs[g]).measured) order.push_back(g);
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return std::abs(std::log(density[a] / stop)) < std::abs(std::log(density[b] / stop));
-  });
-  std::vector<std::string> out;
-  for (size_t i = 0; i < std::min(most, order.size()); ++i) out.push_back(costs[order[i]].group.name);
   return out;
+}
+
+}  // namespace
+
+std::vector<std::string> uncertain_groups(const Measurements& m, int64_t budget, size_t most) {
+  const std::vector<GroupCosts> costs = predict_costs(m);
+  const Margin margin(m, costs, budget);
+  const auto left = left_of_joint(m, costs);
+  std::vector<size_t> order;
+  std::vector<double> loss(costs.size());
+  for (size_t g = 0; g < costs.size(); ++g) {
+    if (better4(costs[g]).measured) continue;
+    order.push_back(g);
+    const double kl = std::max(total(better4(costs[g]).kl), kTiny), worth = margin.stop * margin.bytes[g];
+    const double excess = expected_excess(kl, worth);
+    const auto most_left = left.find(costs[g].group.name);
+    if (margin.kept[g])
+      loss[g] = std::max(excess - (kl * std::exp(kSpread * kSpread / 2) - worth), kMisplaced * worth);
+    else if (most_left == left.end())
+      loss[g] = excess;
+    else
+      loss[g] = std::min(excess, std::max(0.0, most_left->second - worth));
+  }
+  return names_by(costs, order, most, loss);
+}
+
+std::vector<std::string> costly_groups(const Measurements& m, int64_t budget, size_t most) {
+  const std::vector<GroupCosts> costs = predict_costs(m);
+  const Margin margin(m, costs, budget);
+  std::vector<size_t> order;
+  std::vector<double> kl(costs.size());
+  for (size_t g = 0; g < costs.size(); ++g) {
+    if (margin.kept[g] || costs[g].options[0].measured) continue;
+    order.push_back(g);
+    kl[g] = total(better4(costs[g]).kl);
+  }
+  return names_by(costs, order, most, kl);
+}
+
+std::vector<std::string> contested_groups(const Measurements& m, int64_t budget, size_t most) {
+  const std::vector<GroupCosts> costs = predict_costs(m);
+  const Margin margin(m, costs, budget);
+  std::vector<size_t> order(costs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::vector<double> nearness;
+  for (const double density : margin.density) nearness.push_back(-std::abs(std::log(density / margin.stop)));
+  return names_by(costs, order, most, nearness);
 }
 
 }  // namespace nibble::plan

@@ -101,32 +101,50 @@ std::vector<MeasuredInput> inputs_from_json(const io::Fields& fields) {
   return out;
 }
 
-std::vector<SoloRun> solo_from_json(const io::Fields& fields, const Measurements& measurements) {
+/// The fields "rounding" and "kl" of a run, and that its groups are of the inventory.
+template <typename Run>
+void read_run(const io::Fields& fields, const std::vector<std::string>& names, const std::set<std::string>& groups,
+              const Measurements& measurements, Run& run) {
+  for (const std::string& name : names)
+    if (!groups.contains(name)) fail("{}: the inventory has no group \"{}\"", fields.what(), printable(name));
+  run.rounding = rounding_kind(fields, "rounding");
+  if (run.rounding != "plain" && run.rounding != measurements.rounding.kind)
+    fail("{}: \"rounding\" is \"{}\", but the measurements were made with \"{}\"", fields.what(), run.rounding,
+         measurements.rounding.kind);
+  for (const io::Json& value : fields.array("kl")) {
+    if (!value.is_number() || !(value.get<double>() >= 0))
+      fail("{}: \"kl\" holds something that is no number from 0", fields.what());
+    run.kl.push_back(value.get<double>());
+  }
+  if (run.kl.size() != measurements.inputs.size())
+    fail("{}: \"kl\" has {} entries for {} inputs", fields.what(), run.kl.size(), measurements.inputs.size());
+}
+
+void read_runs(const io::Fields& fields, Measurements& measurements) {
   std::set<std::string> groups;
   for (const Group& group : group_linears(measurements.inventory, measurements.fuse)) groups.insert(group.name);
-  std::vector<SoloRun> out;
   std::set<std::pair<std::string, std::string>> seen;
   for (const io::Json& item : fields.array("solo")) {
-    const io::Fields run(item, fmt::format("{}: solo[{}]", fields.what(), out.size()));
+    const io::Fields run(item, fmt::format("{}: solo[{}]", fields.what(), measurements.solo.size()));
     check_keys(run, {"group", "rounding", "kl"});
-    SoloRun solo{.group = non_empty(run, "group"), .rounding = rounding_kind(run, "rounding"), .kl = {}};
-    if (!groups.contains(solo.group))
-      fail("{}: the inventory has no group \"{}\"", run.what(), printable(solo.group));
-    if (solo.rounding != "plain" && solo.rounding != measurements.rounding.kind)
-      fail("{}: \"rounding\" is \"{}\", but the measurements were made with \"{}\"", run.what(), solo.rounding,
-           measurements.rounding.kind);
+    SoloRun solo{.group = non_empty(run, "group"), .rounding = {}, .kl = {}};
+    read_run(run, {solo.group}, groups, measurements, solo);
     if (!seen.emplace(solo.group, solo.rounding).second)
       fail("{}: \"{}\" with {} rounding occurs twice", run.what(), printable(solo.group), solo.rounding);
-    for (const io::Json& value : run.array("kl")) {
-      if (!value.is_number() || !(value.get<double>() >= 0))
-        fail("{}: \"kl\" holds something that is no number from 0", run.what());
-      solo.kl.push_back(value.get<double>());
-    }
-    if (solo.kl.size() != measurements.inputs.size())
-      fail("{}: \"kl\" has {} entries for {} inputs", run.what(), solo.kl.size(), measurements.inputs.size());
-    out.push_back(std::move(solo));
+    measurements.solo.push_back(std::move(solo));
   }
-  return out;
+  if (!fields.has("joint")) return;
+  std::set<std::string> joined;
+  for (const io::Json& item : fields.array("joint")) {
+    const io::Fields run(item, fmt::format("{}: joint[{}]", fields.what(), measurements.joint.size()));
+    check_keys(run, {"groups", "rounding", "kl"});
+    JointRun joint{.groups = strings_field(run, "groups"), .rounding = {}, .kl = {}};
+    read_run(run, joint.groups, groups, measurements, joint);
+    if (joint.groups.size() < 2) fail("{}: \"groups\" holds fewer than two", run.what());
+    for (const std::string& group : joint.groups)
+      if (!joined.insert(group).second) fail("{}: \"{}\" is in two joint runs", run.what(), printable(group));
+    measurements.joint.push_back(std::move(joint));
+  }
 }
 
 }  // namespace
@@ -141,6 +159,18 @@ double mean_kl(const Measurements& measurements, std::span<const double> kl, Mod
     positions += static_cast<double>(input.positions);
   }
   return positions > 0 ? sum / positions : 0;
+}
+
+double typical_kl(std::span<const MeasuredInput> inputs, std::span<const double> kl, Modality modality) {
+  double sum = 0, positions = 0;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].modality != modality) continue;
+    const auto weight = static_cast<double>(inputs[i].positions);
+    sum += std::cbrt(kl[i]) * weight;
+    positions += weight;
+  }
+  const double root = positions > 0 ? sum / positions : 0;
+  return root * root * root;
 }
 
 double ActivationError::relative() const {
@@ -169,12 +199,17 @@ io::Json to_json(const Measurements& measurements) {
                               {"modality", modality_name(input.modality)},
                               {"positions", input.positions}});
   if (measurements.noise) json["noise"] = by_modality(*measurements.noise, "measurements");
-  json["solo"] = io::Json::array();
-  for (const SoloRun& run : measurements.solo) {
+  const auto kl_of = [](const auto& run, const std::string& name) {
     io::Json kl = io::Json::array();
-    for (const double value : run.kl) kl.push_back(writable(value, run.group, "kl"));
-    json["solo"].push_back({{"group", run.group}, {"rounding", run.rounding}, {"kl", std::move(kl)}});
-  }
+    for (const double value : run.kl) kl.push_back(writable(value, name, "kl"));
+    return kl;
+  };
+  json["solo"] = io::Json::array();
+  for (const SoloRun& run : measurements.solo)
+    json["solo"].push_back({{"group", run.group}, {"rounding", run.rounding}, {"kl", kl_of(run, run.group)}});
+  for (const JointRun& run : measurements.joint)
+    json["joint"].push_back(
+        {{"groups", run.groups}, {"rounding", run.rounding}, {"kl", kl_of(run, run.groups.front())}});
   return json;
 }
 
@@ -182,7 +217,7 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
   const io::Fields fields(json, what);
   check_record(fields, kKind, Measurements::kVersion,
                {"data", "samples", "rows", "compute", "window", "rounding", "fuse", "effort", "inventory", "errors",
-                "inputs", "noise", "solo"});
+                "inputs", "noise", "solo", "joint"});
   Measurements measurements;
   measurements.data = strings_field(fields, "data");
   measurements.samples = count(fields, "samples");
@@ -219,7 +254,7 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
   }
   measurements.inputs = inputs_from_json(fields);
   if (fields.has("noise")) measurements.noise = by_modality_field(fields, "noise");
-  measurements.solo = solo_from_json(fields, measurements);
+  read_runs(fields, measurements);
   return measurements;
 }
 

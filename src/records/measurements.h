@@ -70,6 +70,16 @@ struct SoloRun {
   friend bool operator==(const SoloRun&, const SoloRun&) = default;
 };
 
+/// The model run with several groups in 4 bits and everything else in 16: KLs add where layers act alone, so that
+/// this bounds what each of them costs.
+struct JointRun {
+  std::vector<std::string> groups;  // at least two, in order
+  std::string rounding;             // as of solo runs
+  std::vector<double> kl;
+
+  friend bool operator==(const JointRun&, const JointRun&) = default;
+};
+
 struct Measurements {
   static constexpr int kVersion = 2;
   Inventory inventory;
@@ -84,6 +94,7 @@ struct Measurements {
   std::vector<MeasuredInput> inputs;  // that the solo runs were made on, in order; empty without solo runs
   std::vector<LinearErrors> errors;   // one for each linear of the inventory, in its order
   std::vector<SoloRun> solo;          // in order of the groups; plain before the other rounding
+  std::vector<JointRun> joint;        // no group is in two of them
   /// KL, by Modality of the inputs, of the 16-bit model with the inputs of its linears rounded to bf16 against
   /// itself with fp32: what 16-bit hardware does by itself. Nothing without solo runs.
   std::optional<std::array<double, 2>> noise;
@@ -93,6 +104,12 @@ struct Measurements {
 
 /// The mean KL of a run over the inputs of one modality, by positions; 0 where there are none.
 double mean_kl(const Measurements& measurements, std::span<const double> kl, Modality modality);
+
+/// The power mean of exponent 1/3 over the inputs of one modality, by positions; 0 where there are none. A few inputs
+/// on which a model wavers hold most of any mean KL, and others will be such inputs elsewhere. As far as the KL of a run
+/// on an input is a factor of the run times one of the input, the ratio of two power means is that of two means on
+/// other inputs, with much less variance.
+double typical_kl(std::span<const MeasuredInput> inputs, std::span<const double> kl, Modality modality);
 
 io::Json to_json(const Measurements& measurements);
 /// Throws Error naming `what` and the field: other version, linears that do not match the inventory, ...

@@ -42,11 +42,13 @@ io::Json run_to_json(const VerifiedRun& run) {
   json["predicted"] = by_modality(run.predicted, run.label);
   for (const Modality m : kModalities)
     json["kl"][std::string(modality_name(m))] = interval_to_json(run.kl[static_cast<size_t>(m)], run.label);
+  if (run.decided) json["decided"] = by_modality(*run.decided, run.label);
+  if (run.typical) json["typical"] = by_modality(*run.typical, run.label);
   return json;
 }
 
 VerifiedRun run_from_json(const io::Fields& fields) {
-  check_keys(fields, {"label", "bytes", "kept", "predicted", "kl"});
+  check_keys(fields, {"label", "bytes", "kept", "predicted", "kl", "decided", "typical"});
   VerifiedRun run;
   run.label = fields.string("label");
   run.bytes = count(fields, "bytes");
@@ -56,6 +58,8 @@ VerifiedRun run_from_json(const io::Fields& fields) {
   check_keys(kl, {modality_name(Modality::vision), modality_name(Modality::text)});
   for (const Modality m : kModalities)
     run.kl[static_cast<size_t>(m)] = interval_from_json(kl.object(modality_name(m)));
+  if (fields.has("decided")) run.decided = by_modality_field(fields, "decided");
+  if (fields.has("typical")) run.typical = by_modality_field(fields, "typical");
   return run;
 }
 

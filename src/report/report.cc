@@ -300,7 +300,8 @@ Table runs_table(const records::Verification& verification) {
   for (const Modality m : modalities) {
     const std::string name = m == Modality::vision ? "pictures" : "texts";
     columns.push_back({"predicted KL, " + name, Align::right});
-    columns.push_back({"real KL, " + name, Align::right});
+    columns.push_back({"real KL, the same " + name, Align::right});
+    columns.push_back({"real KL, other " + name, Align::right});
   }
   Table table(std::move(columns));
   for (size_t i = 0; i < verification.runs.size(); ++i) {
@@ -310,6 +311,7 @@ Table runs_table(const records::Verification& verification) {
                                       bytes_text(run.bytes), std::to_string(run.kept)};
     for (const Modality m : modalities) {
       cells.push_back(fmt::format("{:#.3g}", run.predicted[static_cast<size_t>(m)]));
+      cells.push_back(run.decided ? fmt::format("{:#.3g}", (*run.decided)[static_cast<size_t>(m)]) : "");
       cells.push_back(with_interval(run.kl[static_cast<size_t>(m)]));
     }
     table.add_row(std::move(cells));

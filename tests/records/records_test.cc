@@ -165,6 +165,38 @@ TEST(Records, EveryFieldIsNeeded) {
           [](const io::Json& j, const std::string& w) { multiple_choice_from_json(j, w); });
 }
 
+TEST(Records, JointRunsAndWhatTheyAreComparedBy) {
+  Measurements m = sample_measurements();
+  m.fuse = false;
+  std::vector<std::string> names;
+  for (const Group& group : group_linears(m.inventory, m.fuse)) names.push_back(group.name);
+  ASSERT_GE(names.size(), 3u);
+  m.solo.clear();
+  m.joint = {{{names[0], names[1]}, "plain", {0.5, 0.25}}};
+  const io::Json good = to_json(m);
+  EXPECT_EQ(measurements_from_json(good, "m"), m);
+  const auto read = [](const io::Json& j, const std::string& w) { measurements_from_json(j, w); };
+  expect_refused(good,
+                 {{"/joint/0/groups/1", "nothing", "no group \"nothing\""},
+                  {"/joint/0/groups/1", names[0], "is in two joint runs"},
+                  {"/joint/0/groups", {names[0]}, "fewer than two"},
+                  {"/joint/0/kl", {1.0}, "\"kl\" has 1 entries for 2 inputs"},
+                  {"/joint/0/rounding", nullptr, "rounding"}},
+                 read);
+
+  Plan plan = sample_plan();
+  plan.verification->runs[1].decided = {0.5, 0.25};
+  plan.verification->runs[1].typical = {0.125, 0.0625};
+  EXPECT_EQ(plan_from_json(to_json(plan), "p"), plan);
+
+  // The cube of the mean of cube roots, by positions.
+  const std::vector<MeasuredInput> inputs = {
+      {"a", Modality::text, 1}, {"b", Modality::vision, 7}, {"c", Modality::text, 3}};
+  EXPECT_NEAR(typical_kl(inputs, std::vector{8.0, 5.0, 0.0}, Modality::text), 0.125, 1e-15);
+  EXPECT_NEAR(typical_kl(inputs, std::vector{8.0, 5.0, 0.0}, Modality::vision), 5, 1e-14);
+  EXPECT_EQ(typical_kl({}, {}, Modality::text), 0);
+}
+
 TEST(Records, BadMeasurementsAreRefused) {
   const std::vector<Spoiled> list = {
       {"/rounding/kind", "best", "\"best\"; \"plain\", \"search\" and \"feedback\" are known"},
