@@ -31,9 +31,9 @@ struct VerifiedRun {
   std::array<double, 2> predicted{};  // KL by Modality of the inputs
   std::array<Interval, 2> kl{};       // KL(16 bit || plan), nats, by Modality of the inputs
   /// The mean KL on the inputs that plans are made from, where it was run on these as well.
-  std::optional<std::array<double, 2>> decided;
+  std::optional<std::array<double, 2>> decided = {};
   /// The typical KL (measurements.h) over all inputs that it was run on, by which plans within bytes are compared.
-  std::optional<std::array<double, 2>> typical;
+  std::optional<std::array<double, 2>> typical = {};
 
   friend bool operator==(const VerifiedRun&, const VerifiedRun&) = default;
 };

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "records/groups.h"
 #include "records/sample_records.h"
 #include "records/snapshot.h"
 #include "support/temp_folder.h"
@@ -169,7 +170,7 @@ TEST(Records, JointRunsAndWhatTheyAreComparedBy) {
   Measurements m = sample_measurements();
   m.fuse = false;
   std::vector<std::string> names;
-  for (const Group& group : group_linears(m.inventory, m.fuse)) names.push_back(group.name);
+  for (const auto& group : group_linears(m.inventory, m.fuse)) names.push_back(group.name);
   ASSERT_GE(names.size(), 3u);
   m.solo.clear();
   m.joint = {{{names[0], names[1]}, "plain", {0.5, 0.25}}};
