@@ -93,6 +93,11 @@ Verification verification_from_json(const io::Fields& fields) {
 
 }  // namespace
 
+bool ran_where_decided(const Verification& verification) {
+  return std::any_of(verification.runs.begin(), verification.runs.end(),
+                     [](const VerifiedRun& run) { return run.decided.has_value(); });
+}
+
 int64_t Plan::kept() const {
   return std::count_if(decisions.begin(), decisions.end(), [](const Decision& d) { return d.keep; });
 }

@@ -47,6 +47,9 @@ struct Verification {
   friend bool operator==(const Verification&, const Verification&) = default;
 };
 
+/// True where some plan was run on the inputs that plans are made from.
+bool ran_where_decided(const Verification& verification);
+
 /// A point of the curve from all-4-bit to 16 bit: the best plan of that size, as predicted.
 struct CurvePoint {
   int64_t bytes = 0;

@@ -295,12 +295,13 @@ Section plan_section(const Records& records) {
 
 Table runs_table(const records::Verification& verification) {
   const std::vector<Modality> modalities = verified_modalities(verification);
+  const bool decided = ran_where_decided(verification);
   std::vector<Column> columns = {
       {"", Align::right}, {"plan"}, {"size", Align::right}, {"kept", Align::right}};
   for (const Modality m : modalities) {
     const std::string name = m == Modality::vision ? "pictures" : "texts";
     columns.push_back({"predicted KL, " + name, Align::right});
-    columns.push_back({"real KL, the same " + name, Align::right});
+    if (decided) columns.push_back({"real KL, the same " + name, Align::right});
     columns.push_back({"real KL, other " + name, Align::right});
   }
   Table table(std::move(columns));
@@ -311,7 +312,8 @@ Table runs_table(const records::Verification& verification) {
                                       bytes_text(run.bytes), std::to_string(run.kept)};
     for (const Modality m : modalities) {
       cells.push_back(fmt::format("{:#.3g}", run.predicted[static_cast<size_t>(m)]));
-      cells.push_back(run.decided ? fmt::format("{:#.3g}", (*run.decided)[static_cast<size_t>(m)]) : "");
+      if (decided)
+        cells.push_back(run.decided ? fmt::format("{:#.3g}", (*run.decided)[static_cast<size_t>(m)]) : "");
       cells.push_back(with_interval(run.kl[static_cast<size_t>(m)]));
     }
     table.add_row(std::move(cells));
