@@ -153,26 +153,35 @@ TEST(LinearTest, GivesTheSameBitsForAnyThreads) {
 }
 
 // Measuring multiplies many branches of hidden states as one tall matrix: it must not change any of them.
-TEST(LinearTest, GivesARowTheSameBitsInAnyCompany) {
-  const int64_t in = 1100, out = 200;
-  const Source source(DType::bf16, out, in, 8);
+void expect_same_rows_in_any_company(const Shape3& shape, std::initializer_list<int64_t> companies) {
+  const Source source(DType::bf16, shape.out, shape.in, 8);
+  const Strided x = random_matrix(shape.rows, shape.in, 0, 9);
   for (const Bf16Units units : {Bf16Units::all, Bf16Units::no_amx, Bf16Units::none}) {
     allow_for_test(units);
     for (const Compute compute : {Compute::f32, Compute::bf16}) {
       const Weight weight = Weight::pack(source.tensor.view(), compute);
-      const Strided x = random_matrix(150, in, 0, 9);
-      Strided together(150, out);
+      Strided together(shape.rows, shape.out);
       linear(x.view(), weight, {}, together.mut());
-      for (const int64_t rows : {1, 2, 3, 4, 5, 6, 17, 64}) {
-        Strided apart(rows, out);
-        linear(x.view().row_range(150 - rows, rows), weight, {}, apart.mut());
-        EXPECT_EQ(std::memcmp(apart.view().data, together.view().row(150 - rows), rows * out * sizeof(float)),
+      for (const int64_t rows : companies) {
+        Strided apart(rows, shape.out);
+        linear(x.view().row_range(shape.rows - rows, rows), weight, {}, apart.mut());
+        EXPECT_EQ(std::memcmp(apart.view().data, together.view().row(shape.rows - rows),
+                              static_cast<size_t>(rows * shape.out) * sizeof(float)),
                   0)
-            << rows << " rows";
+            << shape << ", " << rows << " rows";
       }
     }
   }
   allow_for_test(Bf16Units::all);
+}
+
+TEST(LinearTest, GivesARowTheSameBitsInAnyCompany) {
+  expect_same_rows_in_any_company({150, 1100, 200}, {1, 2, 3, 4, 5, 6, 17, 64});
+}
+
+// Enough work for tiles of several panels, which are multiplied by parts of the inputs.
+TEST(LinearTest, GivesARowTheSameBitsInTilesOfManyPanels) {
+  expect_same_rows_in_any_company({577, 2080, 8190}, {1, 65});
 }
 
 TEST(WeightTest, KeepsBf16InTwoBytes) {

@@ -74,13 +74,33 @@ constexpr TileConfig kConfig;
 constexpr int64_t kPairBytes = kPanel * 4, kTile = TiledRows::kRows * TiledRows::kCols,
                   kSumBytes = kPanel * 4;
 
-/// Two row tiles times half of the panel's columns.
-NIBBLE_AMX void multiply_two(const uint16_t* a0, const uint16_t* a1, int64_t n, const uint16_t* b,
+/// Tiles 0 to 3 start at 0 if fresh, else at what lies in their places.
+NIBBLE_AMX void start_sums(bool fresh, float* const (&places)[4]) {
+  if (fresh) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, places[0], kSumBytes);
+    _tile_loadd(1, places[1], kSumBytes);
+    _tile_loadd(2, places[2], kSumBytes);
+    _tile_loadd(3, places[3], kSumBytes);
+  }
+}
+
+NIBBLE_AMX void store_sums(float* const (&places)[4]) {
+  _tile_stored(0, places[0], kSumBytes);
+  _tile_stored(1, places[1], kSumBytes);
+  _tile_stored(2, places[2], kSumBytes);
+  _tile_stored(3, places[3], kSumBytes);
+}
+
+/// n tiles of each of two row tiles by half of the piece's columns. fresh: the sums start at 0.
+NIBBLE_AMX void multiply_two(const uint16_t* a0, const uint16_t* a1, int64_t n, const uint16_t* b, bool fresh,
                              float* sums) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  float* const places[] = {sums, sums + 16, sums + 16 * kPanel, sums + 16 * kPanel + 16};
+  start_sums(fresh, places);
   for (int64_t k = 0; k < n; ++k) {
     _tile_loadd(4, a0 + k * kTile, 64);
     _tile_loadd(6, b + k * TiledRows::kCols * kPanel, kPairBytes);
@@ -91,20 +111,15 @@ NIBBLE_AMX void multiply_two(const uint16_t* a0, const uint16_t* a1, int64_t n, 
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, sums, kSumBytes);
-  _tile_stored(1, sums + 16, kSumBytes);
-  _tile_stored(2, sums + 16 * kPanel, kSumBytes);
-  _tile_stored(3, sums + 16 * kPanel + 16, kSumBytes);
+  store_sums(places);
 }
 
-/// One row tile times the whole panel, which is read from end to end.
-NIBBLE_AMX void multiply_one(const uint16_t* a, int64_t n, const uint16_t* panel, float* sums) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+/// n tiles of a row tile by the whole piece, which is read from end to end.
+NIBBLE_AMX void multiply_one(const uint16_t* a, int64_t n, const uint16_t* piece, bool fresh, float* sums) {
+  float* const places[] = {sums, sums + 16, sums + 32, sums + 48};
+  start_sums(fresh, places);
   for (int64_t k = 0; k < n; ++k) {
-    const uint16_t* b = panel + k * TiledRows::kCols * kPanel;
+    const uint16_t* b = piece + k * TiledRows::kCols * kPanel;
     _tile_loadd(4, a + k * kTile, 64);
     _tile_loadd(5, b, kPairBytes);
     _tile_dpbf16ps(0, 4, 5);
@@ -115,10 +130,7 @@ NIBBLE_AMX void multiply_one(const uint16_t* a, int64_t n, const uint16_t* panel
     _tile_loadd(5, b + 96, kPairBytes);
     _tile_dpbf16ps(3, 4, 5);
   }
-  _tile_stored(0, sums, kSumBytes);
-  _tile_stored(1, sums + 16, kSumBytes);
-  _tile_stored(2, sums + 32, kSumBytes);
-  _tile_stored(3, sums + 48, kSumBytes);
+  store_sums(places);
 }
 
 }  // namespace
@@ -128,20 +140,22 @@ bool amx_usable() {
   return usable && allowed_units() == Bf16Units::all;
 }
 
-NIBBLE_AMX void amx_multiply_panel(const TiledRows& x, int64_t first, int64_t rows, const uint16_t* panel,
-                                   float* sums) {
+NIBBLE_AMX void amx_multiply_piece(const TiledRows& x, int64_t first, int64_t rows, int64_t begin,
+                                   int64_t depth, const uint16_t* piece, float* sums) {
   _tile_loadconfig(&kConfig);
-  const int64_t begin = first / TiledRows::kRows, n = (rows + TiledRows::kRows - 1) / TiledRows::kRows;
-  const int64_t pairs = n / 2 * 2;
+  const int64_t tiles = (rows + TiledRows::kRows - 1) / TiledRows::kRows, pairs = tiles / 2 * 2;
+  const int64_t n = depth / TiledRows::kCols;
+  const auto row_tile = [&](int64_t t) {
+    return x.row_tile(first / TiledRows::kRows + t) + begin / TiledRows::kCols * kTile;
+  };
   for (int64_t half = 0; half < 2; ++half) {
     for (int64_t t = 0; t < pairs; t += 2) {
-      multiply_two(x.row_tile(begin + t), x.row_tile(begin + t + 1), x.col_tiles(), panel + half * kPanel,
+      multiply_two(row_tile(t), row_tile(t + 1), n, piece + half * kPanel, begin == 0,
                    sums + t * TiledRows::kRows * kPanel + half * kPanel / 2);
     }
   }
-  if (pairs < n) {
-    multiply_one(x.row_tile(begin + pairs), x.col_tiles(), panel, sums + pairs * TiledRows::kRows * kPanel);
-  }
+  if (pairs < tiles)
+    multiply_one(row_tile(pairs), n, piece, begin == 0, sums + pairs * TiledRows::kRows * kPanel);
   _tile_release();
 }
 
@@ -151,7 +165,7 @@ bool amx_usable() {
   return false;
 }
 
-void amx_multiply_panel(const TiledRows&, int64_t, int64_t, const uint16_t*, float*) {
+void amx_multiply_piece(const TiledRows&, int64_t, int64_t, int64_t, int64_t, const uint16_t*, float*) {
   NIBBLE_CHECK(false, "no AMX on this architecture");
 }
 

@@ -39,9 +39,12 @@ class TiledRows {
   Tensor tiles_;
 };
 
-/// sums (rows up to a multiple of 16, kPanel) = rows [first, first + rows) of x * panel (weight.h); `first`
-/// must be a multiple of 16. Products are summed in fp32; bf16 and fp32 values below the normal range count
-/// as zero.
-void amx_multiply_panel(const TiledRows& x, int64_t first, int64_t rows, const uint16_t* panel, float* sums);
+/// sums (rows up to a multiple of 16, kPanel) = rows [first, first + rows) of x times inputs [begin, begin +
+/// depth) of a bf16 panel (weight.h), which start at `piece`; from begin > 0 on, added to `sums`. `first` is
+/// a multiple of 16, begin and depth are of kDepth. Sums run in fp32 in ascending order of inputs, so that a
+/// row gives the same bits whatever other rows are computed with it and however the panel is cut; bf16 and
+/// fp32 values below the normal range count as zero.
+void amx_multiply_piece(const TiledRows& x, int64_t first, int64_t rows, int64_t begin, int64_t depth,
+                        const uint16_t* piece, float* sums);
 
 }  // namespace nibble::kernels

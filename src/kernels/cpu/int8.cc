@@ -108,7 +108,7 @@ void add_outliers(ConstMatrix x, const Int8Weight::Impl& w, int64_t p, std::span
                   MutableMatrix y) {
   thread_local std::vector<float> decoded, sums;
   decoded.resize(columns.size() * kPanel);
-  sums.resize(kMaxTileRows * kPanel);
+  sums.resize(static_cast<size_t>(x.rows * kPanel));
   decode_columns(w, p, columns, decoded.data());
   multiply_panel(x, decoded.data(), sums.data());
   const int64_t begin = p * kPanel, n = std::min(kPanel, w.out - begin);
@@ -163,15 +163,17 @@ void linear_int8(ConstMatrix x, const Int8Weight& weight, std::span<const float>
   if (x.rows == 0 || w.out == 0) return;
   const QuantizedRows q = quantize(x, f16_to_float(float_to_f16(threshold)));
   const Matrix outliers = columns_of(x, q.outlier_cols);
-  for_each_tile(x.rows, w.panel_count(), w.in, [&](int64_t first, int64_t rows, int64_t p) {
+  for_each_tile(x.rows, w.panel_count(), w.in, {}, [&](const Tile& tile) {
     thread_local std::vector<int32_t> sums;
-    sums.resize(kMaxTileRows * kPanel);
-    const int16_t* codes = q.codes.as<int16_t>() + first * 2 * w.pairs();
-    multiply_panel8(codes, rows, w.pairs(), w.panel(p), sums.data());
-    const MutableMatrix tile = y.row_range(first, rows);
-    finish(sums.data(), w, p, q.absmax.data() + first, bias, tile);
-    if (!q.outlier_cols.empty())
-      add_outliers(outliers.view().row_range(first, rows), w, p, q.outlier_cols, tile);
+    sums.resize(static_cast<size_t>(tile.rows * kPanel));
+    const int16_t* codes = q.codes.as<int16_t>() + tile.first * 2 * w.pairs();
+    const MutableMatrix rows = y.row_range(tile.first, tile.rows);
+    for (int64_t p = tile.begin; p < tile.end; ++p) {
+      multiply_panel8(codes, tile.rows, w.pairs(), w.panel(p), sums.data());
+      finish(sums.data(), w, p, q.absmax.data() + tile.first, bias, rows);
+      if (!q.outlier_cols.empty())
+        add_outliers(outliers.view().row_range(tile.first, tile.rows), w, p, q.outlier_cols, rows);
+    }
   });
 }
 

@@ -20,11 +20,8 @@ namespace {
 constexpr int64_t kRoundedAtOnce = 1 << 16;
 
 // Inputs of a 4-bit panel that are decoded at a time for up to kFewRows rows, so that they are multiplied out
-// of the first-level cache; more rows take a block, which stays in the second level while they pass.
+// of the first-level cache; more rows take more, which stay in the second level while they pass.
 constexpr int64_t kFewRows = 8, kFewInputs = 2 * kChunk4;
-
-/// Computes sums (rows, kPanel) = rows [first, first + rows) of x times panel p.
-using Product = std::function<void(int64_t first, int64_t rows, int64_t p, float* sums)>;
 
 /// Columns [begin, begin + n) of y = sums (y.rows, kPanel) + bias.
 void finish(const float* sums, std::span<const float> bias, int64_t begin, int64_t n, MutableMatrix y) {
@@ -38,13 +35,24 @@ void finish(const float* sums, std::span<const float> bias, int64_t begin, int64
   }
 }
 
-void for_each_tile(const Weight::Impl& w, std::span<const float> bias, MutableMatrix y,
+/// Computes the sums of a tile: [panel][rows, rounded up to TiledRows::kRows][kPanel].
+using Product = std::function<void(const Tile& tile, float* sums)>;
+
+/// Floats of a panel's sums.
+int64_t sums_of(const Tile& tile) {
+  return (tile.rows + TiledRows::kRows - 1) / TiledRows::kRows * TiledRows::kRows * kPanel;
+}
+
+void for_each_tile(const Weight::Impl& w, TileLimits limits, std::span<const float> bias, MutableMatrix y,
                    const Product& product) {
-  kernels::for_each_tile(y.rows, w.panel_count(), w.in, [&](int64_t first, int64_t rows, int64_t p) {
+  for_each_tile(y.rows, w.panel_count(), w.in, limits, [&](const Tile& tile) {
     thread_local std::vector<float> sums;
-    sums.resize((kMaxTileRows + TiledRows::kRows) * kPanel);
-    product(first, rows, p, sums.data());
-    finish(sums.data(), bias, p * kPanel, std::min(kPanel, w.out - p * kPanel), y.row_range(first, rows));
+    const int64_t each = sums_of(tile), all = (tile.end - tile.begin) * each;
+    if (std::ssize(sums) < all) sums.resize(static_cast<size_t>(all));
+    product(tile, sums.data());
+    for (int64_t p = tile.begin; p < tile.end; ++p)
+      finish(sums.data() + (p - tile.begin) * each, bias, p * kPanel, std::min(kPanel, w.out - p * kPanel),
+             y.row_range(tile.first, tile.rows));
   });
 }
 
@@ -75,32 +83,68 @@ void multiply_panel4(ConstMatrix x, const Codes4& w, int64_t p, DType dtype, flo
   }
 }
 
-/// Panel p of a 4-bit weight as bf16, for the calling thread, until the next call.
-const uint16_t* decoded_panel(const Codes4& w, int64_t p) {
-  auto* panel = scratch<uint16_t>(DType::bf16, chunk_end(w.in) * kPanel);
-  Tables4 tables;
-  decode_panel4(w, p, 0, chunk_end(w.in), tables, panel);
-  return panel;
+/// Instructions for products of bf16, and how these are cut: of a tile's rows `depth` inputs stay in the
+/// second-level cache, with the sums of its panels, while pieces of these pass. 4-bit pieces, which are
+/// decoded for every tile, pass more rows.
+struct Bf16Kernel {
+  void (*multiply)(const TiledRows& x, int64_t first, int64_t rows, int64_t begin, int64_t depth,
+                   const uint16_t* piece, float* sums);
+  TileLimits limits, limits4;
+  int64_t depth, depth4;
+};
+
+constexpr Bf16Kernel kAmx = {amx_multiply_piece, {512, 4}, {512, 4}, 1024, 1024};
+constexpr Bf16Kernel kDots = {dot_multiply_piece, {192, 4}, {512, 4}, 2048, 512};
+
+/// Rows of x by panels of bf16.
+void multiply_tile(const Bf16Kernel& kernel, const TiledRows& x, const Weight::Impl& w, const Tile& tile,
+                   float* sums) {
+  for (int64_t k = 0; k < w.depth(); k += kernel.depth) {
+    const int64_t depth = std::min(kernel.depth, w.depth() - k);
+    for (int64_t p = tile.begin; p < tile.end; ++p)
+      kernel.multiply(x, tile.first, tile.rows, k, depth, w.narrow_panel(p) + k * kPanel,
+                      sums + (p - tile.begin) * sums_of(tile));
+  }
 }
 
-/// Rows of x times panel p on AMX; of a 4-bit weight all of it is decoded first.
-void multiply_on_amx(const TiledRows& x, int64_t first, int64_t rows, const Weight::Impl& w, int64_t p,
-                     float* sums) {
-  amx_multiply_panel(x, first, rows, w.codes4 ? decoded_panel(*w.codes4, p) : w.narrow_panel(p), sums);
-}
-
-/// The same with AVX512-BF16; a 4-bit weight is decoded piece by piece.
-void multiply_by_dots(const TiledRows& x, int64_t first, int64_t rows, const Weight::Impl& w, int64_t p,
-                      float* sums) {
-  if (!w.codes4) return dot_multiply_piece(x, first, rows, 0, w.depth(), w.narrow_panel(p), sums);
-  if (few4_usable(*w.codes4, rows)) return few4_multiply_dots(x, first, rows, *w.codes4, p, sums);
-  const int64_t step = rows <= kFewRows ? kFewInputs : kPanelBlock;
+/// Rows of x by panels of 4 bits, decoded piece by piece.
+void multiply_tile4(const Bf16Kernel& kernel, const TiledRows& x, const Codes4& w, const Tile& tile,
+                    float* sums) {
+  const int64_t each = sums_of(tile), inputs = chunk_end(w.in);
+  if (few4_usable(w, tile.rows) && dot_usable()) {
+    for (int64_t p = tile.begin; p < tile.end; ++p)
+      few4_multiply_dots(x, tile.first, tile.rows, w, p, sums + (p - tile.begin) * each);
+    return;
+  }
+  const bool few = tile.rows <= kFewRows;
+  const int64_t block = few ? inputs : kernel.depth4, step = few ? kFewInputs : kernel.depth4;
   auto* piece = scratch<uint16_t>(DType::bf16, step * kPanel);
-  Tables4 tables;
-  for (int64_t k = 0; k < w.in; k += step) {
-    const int64_t end = chunk_end(std::min(w.in, k + step));
-    decode_panel4(*w.codes4, p, k, end, tables, piece);
-    dot_multiply_piece(x, first, rows, k, end - k, piece, sums);
+  for (int64_t begin = 0; begin < inputs; begin += block) {
+    const int64_t block_end = std::min(inputs, begin + block);
+    for (int64_t p = tile.begin; p < tile.end; ++p) {
+      Tables4 tables;
+      for (int64_t k = begin; k < block_end; k += step) {
+        const int64_t end = std::min(block_end, k + step);
+        decode_panel4(w, p, k, end, tables, piece);
+        kernel.multiply(x, tile.first, tile.rows, k, end - k, piece, sums + (p - tile.begin) * each);
+      }
+    }
+  }
+}
+
+/// Rows of x by panels in Highway.
+void multiply_tile(ConstMatrix x, const Weight::Impl& w, const Tile& tile, float* sums) {
+  const ConstMatrix rows = x.row_range(tile.first, tile.rows);
+  for (int64_t p = tile.begin; p < tile.end; ++p, sums += sums_of(tile)) {
+    if (w.codes4 && w.wide) {
+      multiply_panel4<float>(rows, *w.codes4, p, DType::f32, sums);
+    } else if (w.codes4) {
+      multiply_panel4<uint16_t>(rows, *w.codes4, p, DType::bf16, sums);
+    } else if (w.wide) {
+      multiply_panel(rows, w.wide_panel(p), sums);
+    } else {
+      multiply_panel(rows, w.narrow_panel(p), sums);
+    }
   }
 }
 
@@ -137,29 +181,22 @@ void linear(ConstMatrix x, const Weight& weight, std::span<const float> bias, Mu
     return;
   }
   if (w.compute == Compute::bf16 && (amx_usable() || dot_usable())) {
-    const auto multiply = amx_usable() ? multiply_on_amx : multiply_by_dots;
+    const Bf16Kernel& kernel = amx_usable() ? kAmx : kDots;
     const TiledRows tiled(x);
-    return for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
-      multiply(tiled, first, rows, w, p, sums);
-    });
+    return for_each_tile(w, w.codes4 ? kernel.limits4 : kernel.limits, bias, y,
+                         [&](const Tile& tile, float* sums) {
+                           if (w.codes4)
+                             multiply_tile4(kernel, tiled, *w.codes4, tile, sums);
+                           else
+                             multiply_tile(kernel, tiled, w, tile, sums);
+                         });
   }
   Matrix rounded;
   if (w.compute == Compute::bf16) {
     rounded = rounded_to_bf16(x);
     x = rounded.view();
   }
-  for_each_tile(w, bias, y, [&](int64_t first, int64_t rows, int64_t p, float* sums) {
-    const ConstMatrix tile = x.row_range(first, rows);
-    if (w.codes4 && w.wide) {
-      multiply_panel4<float>(tile, *w.codes4, p, DType::f32, sums);
-    } else if (w.codes4) {
-      multiply_panel4<uint16_t>(tile, *w.codes4, p, DType::bf16, sums);
-    } else if (w.wide) {
-      multiply_panel(tile, w.wide_panel(p), sums);
-    } else {
-      multiply_panel(tile, w.narrow_panel(p), sums);
-    }
-  });
+  for_each_tile(w, {}, bias, y, [&](const Tile& tile, float* sums) { multiply_tile(x, w, tile, sums); });
 }
 
 }  // namespace nibble::kernels

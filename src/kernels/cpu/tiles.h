@@ -6,13 +6,21 @@
 
 namespace nibble::kernels {
 
-/// The largest number of rows of a tile.
-inline constexpr int64_t kMaxTileRows = 512;
+/// What one task multiplies: rows [first, first + rows) by panels [begin, end), none of them empty.
+struct Tile {
+  int64_t first = 0, rows = 0, begin = 0, end = 0;
+};
 
-/// Calls f(first row, rows, panel) once for every tile of `rows` >= 1 rows by `panels` panels, on nibble's
-/// threads; the cut depends on the shape alone. First rows are multiples of 64. in: inputs, the depth of the
-/// product.
-void for_each_tile(int64_t rows, int64_t panels, int64_t in,
-                   const std::function<void(int64_t first, int64_t rows, int64_t panel)>& f);
+/// The most rows and panels of a tile where there are enough of both.
+struct TileLimits {
+  int64_t rows = 512, panels = 1;
+};
+
+/// Calls f for tiles that cover `rows` >= 1 rows by `panels` panels, on nibble's threads; the cut depends on
+/// the arguments alone. Tiles of the same rows follow each other: the rows stay in a cache while panels,
+/// which lie in one piece, stream past. First rows are multiples of 16 if limits.rows is one of 64. A tile of
+/// few multiplications has more panels than the limit. in: inputs, the depth of the product.
+void for_each_tile(int64_t rows, int64_t panels, int64_t in, TileLimits limits,
+                   const std::function<void(const Tile&)>& f);
 
 }  // namespace nibble::kernels
