@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/sha256.h"
 #include "base/text.h"
 
@@ -301,6 +302,7 @@ States walk_through(Walk& walk, const Keeping& keeping, const Onlooker& onlooker
     walk.release(step);
     if (keeping.journal) keeping.journal->pass(keeping.walk, step + 1, steps, {{branch}}, keeping.more);
   }
+  give_back_freed_memory();
   return states;
 }
 

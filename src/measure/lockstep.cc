@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/progress.h"
 #include "base/text.h"
 
@@ -198,6 +199,7 @@ std::vector<std::vector<double>> Lockstep::run(const Assignment& base, std::span
     const size_t n = std::min(each, hypotheses.size() - begin);
     run_pass(base, hypotheses.subspan(begin, n), std::span(out).subspan(begin, n));
   }
+  give_back_freed_memory();
   return out;
 }
 

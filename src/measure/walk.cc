@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "base/memory.h"
 #include "base/threads.h"
 
 namespace nibble::measure {
@@ -168,7 +167,6 @@ void Walk::release(size_t step) {
     runner_.weights().release(*l);
     runner_.weights().binding().drop(*l);
   }
-  give_back_freed_memory();
 }
 
 void Walk::advance_blocks(const model::Stack& stack, int64_t index, const Inputs& inputs, size_t part,

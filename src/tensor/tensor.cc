@@ -2,18 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/memory.h"
 
 namespace nibble {
-namespace {
-
-constexpr size_t kAlignment = 64;
-
-}  // namespace
 
 std::string shape_text(const Shape& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
@@ -34,14 +27,8 @@ int64_t TensorView::bytes() const {
 Tensor::Tensor(DType dtype, Shape shape) {
   view_.dtype = dtype;
   view_.shape = std::move(shape);
-  const auto size = static_cast<size_t>(std::max<int64_t>(view_.bytes(), 1));
-  buffer_.reset(new (std::align_val_t(kAlignment)) std::byte[size]);
-  prefer_large_pages(buffer_.get(), size);
-  view_.data = buffer_.get();
-}
-
-void Tensor::Free::operator()(std::byte* p) const {
-  ::operator delete[](p, std::align_val_t(kAlignment));
+  buffer_ = Buffer(static_cast<size_t>(view_.bytes()));
+  view_.data = buffer_.data();
 }
 
 namespace {

@@ -3,12 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/memory.h"
 #include "tensor/dtype.h"
 
 namespace nibble {
@@ -57,23 +57,20 @@ class Tensor {
   TensorView view() const { return view_; }
   template <typename T>
   T* as() {
-    return reinterpret_cast<T*>(buffer_.get());
+    return reinterpret_cast<T*>(buffer_.data());
   }
   template <typename T>
   const T* as() const {
-    return reinterpret_cast<const T*>(buffer_.get());
+    return reinterpret_cast<const T*>(buffer_.data());
   }
 
  private:
   void swap(Tensor& other) noexcept {
-    std::swap(buffer_, other.buffer_);
+    buffer_.swap(other.buffer_);
     std::swap(view_, other.view_);
   }
 
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
-  std::unique_ptr<std::byte[], Free> buffer_;
+  Buffer buffer_;
   TensorView view_{DType::f32, {0}, nullptr};
 };
 

@@ -28,6 +28,10 @@ const T* piece_of(const TensorView& weight, int64_t row, int64_t column, int64_t
     to_float({weight.dtype, {n}, data}, buffer);
   } else {
     if (weight.dtype == DType::bf16) return reinterpret_cast<const uint16_t*>(data);
+    if (weight.dtype == DType::f32) {
+      round_to_bf16(reinterpret_cast<const float*>(data), n, buffer);
+      return buffer;
+    }
     float values[kBlock];
     to_float({weight.dtype, {n}, data}, values);
     round_to_bf16(values, n, buffer);
