@@ -1,6 +1,7 @@
 """Runs the benchmarks and writes BENCHMARKS.md; see bench/run."""
 
 import argparse
+import collections
 import datetime
 import json
 import os
@@ -88,12 +89,20 @@ def flops(items_per_second):
     return f"{items_per_second / 1e9:.0f} GFLOP/s"
 
 
-def fabricated(scratch, name, *options):
-    folder = scratch / (name + "".join(options).replace("--", "-"))
+def fabricated(scratch, name, *options, layers=None):
+    """A checkpoint of a published size; with `layers`, of so many blocks, and a quarter in the tower."""
+    folder = scratch / (name + (f"-{layers}" if layers else "") + "".join(options).replace("--", "-"))
     if folder.exists():
         return folder
     print(f"making {folder}", flush=True)
-    run(BUILD / "tools/fabricate", PUBLISHED / f"{name}.json", "-o", folder, "--tokenizer", TOKENIZER, *options)
+    source = PUBLISHED / f"{name}.json"
+    if layers:
+        config = json.loads(source.read_text())
+        config["num_hidden_layers"] = layers
+        config["vision_config"]["depth"] = layers // 4
+        source = scratch / f"{name}-{layers}.json"
+        source.write_text(json.dumps(config))
+    run(BUILD / "tools/fabricate", source, "-o", folder, "--tokenizer", TOKENIZER, *options)
     # The small tokenizer has special tokens of its own.
     path = folder / "config.json"
     ids = {k: v for k, v in json.loads((TOKENIZER / "config.json").read_text()).items() if k.endswith("_token_id")}
@@ -175,30 +184,85 @@ def copy(source, written, target):
     return seconds
 
 
-def operations(record):
-    """Multiplications and additions of measuring: products of all rows with the linears and with what these lose. (Of
-    many more rows than inputs, Gram matrices are multiplied instead.)"""
-    shapes = {x["name"]: x["shape"] for x in record["inventory"]["linears"]}
-    rows = lambda error: sum(modality["rows"] for modality in error["activation"].values())
-    return sum(2 * 2 * rows(error) * shapes[error["name"]][0] * shapes[error["name"]][1] for error in record["errors"])
+def operations(products):
+    """Multiplications and additions of counted products (rows, in, out)."""
+    return sum(2 * rows * inputs * outs * count for (rows, inputs, outs), count in products.items())
 
 
-def measure(rows, scratch):
-    source, record = fabricated(scratch, "Qwen2-VL-2B-Instruct"), scratch / "measurements.json"
+def onednn(products):
+    """Seconds of oneDNN's bf16 products of the same shapes, as often."""
+    shapes = [f"{rows},{inputs},{outs},{count}" for (rows, inputs, outs), count in products.items()]
+    return json.loads(run(BUILD / "bench_onednn", *shapes)[2])["seconds"]
+
+
+def linears(record):
+    """The linears of a forward pass in order, as in the inventory, and the rows of each by modality."""
+    rows = {e["name"]: {m: x["rows"] for m, x in e["activation"].items()} for e in record["errors"]}
+    return [(x, rows[x["name"]]) for x in record["inventory"]["linears"]]
+
+
+def error_products(record):
+    """What activation errors are: all rows with each linear's weight, and with what it loses. (Gram matrices would take
+    more: there are fewer rows than inputs and outputs.) The products inside attention, a hundredth, are left out."""
+    return collections.Counter(2 * [(sum(rows.values()), *x["shape"][::-1]) for x, rows in linears(record)])
+
+
+def solo_products(record, config):
+    """What the KL of groups alone is: a forward pass in 16 bits; for each run the linears from its group on, which all
+    see other inputs than in 16 bits; and of each the logits of the answers. Of a group of the tower, only rows and
+    answers that see pictures: the others stay as they are."""
+    ordered = linears(record)
+    head = (config["hidden_size"], config["vocab_size"])
+    positions = lambda modalities: sum(x["positions"] for x in record["inputs"] if x["modality"] in modalities)
+    products = collections.Counter((sum(rows.values()), *x["shape"][::-1]) for x, rows in ordered)
+    products[positions(["vision", "text"]), *head] += 1
+    for solo in record["solo"]:
+        begin = next(i for i, (x, _) in enumerate(ordered) if x["group"] == solo["group"])
+        reached = ["vision"] if ordered[begin][0]["part"] == "vision" else ["vision", "text"]
+        products.update((sum(rows[m] for m in reached), *x["shape"][::-1]) for x, rows in ordered[begin:])
+        products[positions(reached), *head] += 1
+    return products
+
+
+def calibration(scratch, texts):
+    """Options that give eight pictures and some texts of nibble's own, each picture with one question."""
     data = scratch / "data"
     data.mkdir(exist_ok=True)
     pictures = [json.loads(line) for line in (ROOT / "pictures/calibration/samples.jsonl").read_text().splitlines()]
     seen = {p["image"]: {**p, "image": str(ROOT / "pictures/calibration" / p["image"])} for p in pictures}
-    (data / "samples.jsonl").write_text("".join(json.dumps(p) + "\n" for p in list(seen.values())[:8]))
-    texts = (ROOT / "texts/calibration.jsonl").read_text().splitlines(keepends=True)
-    (data / "texts.jsonl").write_text("".join(texts[:8]))
-    reference = google("bench_linear4", "onednn/512")["onednn/512"]["items_per_second"]
-    seconds, peak, _ = run(NIBBLE, "measure", source, "--data", data / "samples.jsonl", "--data", data / "texts.jsonl",
-                           "--rounding", "plain", "--effort", "none", "--compute", "bf16", "-o", record, "--quiet")  # fmt: skip
-    ours = operations(json.loads(record.read_text())) / seconds
-    rows.add(f"measure 2B, activation errors, {SECONDS.format(seconds)}", flops(ours), f"oneDNN bf16: {flops(reference)}",
-             ours / reference, 0.6, SHARE, True)  # fmt: skip
+    samples, plain = data / "samples.jsonl", data / f"texts{texts}.jsonl"
+    samples.write_text("".join(json.dumps(p) + "\n" for p in list(seen.values())[:8]))
+    plain.write_text("".join((ROOT / "texts/calibration.jsonl").read_text().splitlines(keepends=True)[:texts]))
+    return ["--data", samples, "--data", plain]
+
+
+def measured(source, record, data, effort):
+    """Seconds and peak bytes of measuring, and the record."""
+    record.unlink(missing_ok=True)
+    seconds, peak, _ = run(NIBBLE, "measure", source, *data, "--rounding", "plain", "--effort", effort, "--compute", "bf16",
+                           "-o", record, "--quiet")  # fmt: skip
+    return seconds, peak, json.loads(record.read_text())
+
+
+def add_rate(rows, what, products, seconds, peer_seconds):
+    work = operations(products)
+    rows.add(f"{what}, {SECONDS.format(seconds)}", flops(work / seconds),
+             f"oneDNN bf16, the same products: {flops(work / peer_seconds)}", peer_seconds / seconds, 0.6, SHARE, True)  # fmt: skip
+
+
+def measure(rows, scratch):
+    source, data = fabricated(scratch, "Qwen2-VL-2B-Instruct"), calibration(scratch, 8)
+    seconds, peak, record = measured(source, scratch / "measurements.json", data, "none")
+    products = error_products(record)
+    add_rate(rows, "measure 2B, activation errors", products, seconds, onednn(products))
     rows.add("measure 2B, activation errors, peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 2, MEMORY)
+    # Of the full width, with fewer layers: the time of all would be hours.
+    source, data = fabricated(scratch, "Qwen2-VL-2B-Instruct", layers=8), calibration(scratch, 2)
+    alone, _, _ = measured(source, scratch / "measurements8.json", data, "none")
+    seconds, peak, record = measured(source, scratch / "measurements8.json", data, "full")
+    products = solo_products(record, json.loads((source / "config.json").read_text()))
+    add_rate(rows, f"measure 8 layers of 2B, {len(record['solo'])} groups alone", products, seconds - alone, onednn(products))
+    rows.add("measure 8 layers of 2B, groups alone, peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 6, MEMORY)
 
 
 def generate(rows, scratch):
@@ -238,6 +302,28 @@ def generate(rows, scratch):
 
 
 def large(rows, scratch):
+    source, out = fabricated(scratch, "Llama-3.1-8B-Instruct"), scratch / "out8"
+    data = calibration(scratch, 8)[2:]
+    try:
+        seconds, peak, record = measured(source, scratch / "measurements-large.json", data, "none")
+        products = error_products(record)
+        add_rate(rows, "measure 8B, activation errors", products, seconds, onednn(products))
+        states = 4 * sum(record["rows"].values()) * json.loads((source / "config.json").read_text())["hidden_size"]
+        rows.add("measure 8B, activation errors, peak memory without hidden states", MEMORY.format((peak - states) / GIB), "-",
+                 (peak - states) / GIB, 2, MEMORY)  # fmt: skip
+        plan = scratch / "plan-large.json"
+        run(NIBBLE, "plan", scratch / "measurements-large.json", "--budget", "10%", "--policy", "activation-error", "-o", plan)
+        seconds, peak, _ = run(NIBBLE, "quantize", source, "-o", out, "--force", "--plan", plan, "--quiet")
+        other = copy(source, size(out), scratch / "copy")
+        rows.add("quantize 8B by a plan", SECONDS.format(seconds), f"cat and write: {SECONDS.format(other)}", seconds / other,
+                 1.3, TIMES)  # fmt: skip
+        rows.add("quantize 8B by a plan, peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 1, MEMORY)
+    finally:
+        for folder in (source, out, out.with_name(out.name + ".partial")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sparse(rows, scratch):
     source, out = fabricated(scratch, "Llama-3.2-90B-Vision-Instruct", "--sparse"), scratch / "out90"
     start = statistics.median(run(NIBBLE, "inspect", source)[0] for _ in range(5))
     rows.add("inspect 90B", SECONDS.format(start), "-", start, 0.3, SECONDS)
@@ -257,7 +343,7 @@ def large(rows, scratch):
 
 
 PARTS = {"codes": codes, "products": products, "checkpoint": checkpoint, "measure": measure, "generate": generate,
-         "large": large}  # fmt: skip
+         "large": large, "sparse": sparse}  # fmt: skip
 
 
 def write(rows):
