@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kRoundedAtOnce = 1 << 16;
 
 // Inputs of a 4-bit panel that are decoded at a time for up to kFewRows rows, so that they are multiplied out
-// of the first-level cache; more rows take more, which stay in the second level while they pass.
+// of the first-level cache; more rows take a block, which stays in the second level while they pass.
 constexpr int64_t kFewRows = 8, kFewInputs = 2 * kChunk4;
 
 /// Columns [begin, begin + n) of y = sums (y.rows, kPanel) + bias.
@@ -85,16 +85,16 @@ void multiply_panel4(ConstMatrix x, const Codes4& w, int64_t p, DType dtype, flo
 
 /// Instructions for products of bf16, and how these are cut: of a tile's rows `depth` inputs stay in the
 /// second-level cache, with the sums of its panels, while pieces of these pass. 4-bit pieces, which are
-/// decoded for every tile, pass more rows.
+/// decoded for every tile, pass more rows; up to kFewRows rows take short ones out of the first-level cache.
 struct Bf16Kernel {
   void (*multiply)(const TiledRows& x, int64_t first, int64_t rows, int64_t begin, int64_t depth,
                    const uint16_t* piece, float* sums);
   TileLimits limits, limits4;
-  int64_t depth, depth4;
+  int64_t depth, depth4, few_depth4;
 };
 
-constexpr Bf16Kernel kAmx = {amx_multiply_piece, {512, 4}, {512, 4}, 1024, 1024};
-constexpr Bf16Kernel kDots = {dot_multiply_piece, {192, 4}, {512, 4}, 2048, 512};
+constexpr Bf16Kernel kAmx = {amx_multiply_piece, {512, 4}, {512, 4}, 1024, 1024, 1024};
+constexpr Bf16Kernel kDots = {dot_multiply_piece, {192, 4}, {512, 4}, 2048, 512, kFewInputs};
 
 /// Rows of x by panels of bf16.
 void multiply_tile(const Bf16Kernel& kernel, const TiledRows& x, const Weight::Impl& w, const Tile& tile,
@@ -117,7 +117,7 @@ void multiply_tile4(const Bf16Kernel& kernel, const TiledRows& x, const Codes4& 
     return;
   }
   const bool few = tile.rows <= kFewRows;
-  const int64_t block = few ? inputs : kernel.depth4, step = few ? kFewInputs : kernel.depth4;
+  const int64_t block = few ? inputs : kernel.depth4, step = few ? kernel.few_depth4 : kernel.depth4;
   auto* piece = scratch<uint16_t>(DType::bf16, step * kPanel);
   for (int64_t begin = 0; begin < inputs; begin += block) {
     const int64_t block_end = std::min(inputs, begin + block);
