@@ -13,19 +13,43 @@ int64_t rows_of(const Item& item) {
   return rows;
 }
 
+/// Says where batches of at most `limit` rows begin.
+class Cut {
+ public:
+  explicit Cut(int64_t limit) : limit_(limit) {}
+
+  /// True where an item of `rows` does not fit into the batch so far.
+  bool begins(int64_t rows) {
+    const bool begins = sum_ == 0 || sum_ + rows > limit_;
+    sum_ = begins ? rows : sum_ + rows;
+    return begins;
+  }
+
+ private:
+  int64_t limit_, sum_ = 0;
+};
+
 }  // namespace
 
 std::vector<std::pair<size_t, size_t>> batches(std::span<const Item> items, int64_t rows) {
   std::vector<std::pair<size_t, size_t>> out;
-  int64_t sum = 0;
+  Cut cut(rows);
   for (size_t i = 0; i < items.size(); ++i) {
-    const int64_t n = rows_of(items[i]);
-    if (out.empty() || sum + n > rows) {
-      out.emplace_back(i, i);
-      sum = 0;
-    }
-    sum += n;
+    if (cut.begins(rows_of(items[i]))) out.emplace_back(i, i);
     out.back().second = i + 1;
+  }
+  return out;
+}
+
+std::vector<std::vector<size_t>> batches_apart(std::span<const Item> items, int64_t rows) {
+  std::vector<std::vector<size_t>> out;
+  for (const bool pictures : {true, false}) {
+    Cut cut(rows);
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (items[i].prompt.pictures.empty() == pictures) continue;
+      if (cut.begins(rows_of(items[i]))) out.emplace_back();
+      out.back().push_back(i);
+    }
   }
   return out;
 }

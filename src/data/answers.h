@@ -24,6 +24,10 @@ void complete_answers(std::span<Item> items, run::Runner& model, const PromptMak
 /// at most `rows`, each of at least one item. The cut depends on the items alone.
 std::vector<std::pair<size_t, size_t>> batches(std::span<const Item> items, int64_t rows);
 
+/// The same for items with pictures, then for items without, so that no batch has both: the indices of each
+/// batch's items, ascending.
+std::vector<std::vector<size_t>> batches_apart(std::span<const Item> items, int64_t rows);
+
 /// Rows of a batch for whole passes: enough for tall products, little memory.
 inline constexpr int64_t kBatchRows = 8192;
 

@@ -267,5 +267,19 @@ TEST(Items, BatchesCoverAllItemsWithinTheLimit) {
   EXPECT_TRUE(batches({}, 100).empty());
 }
 
+TEST(Items, BatchesApartHavePicturesOrNone) {
+  const Model model;
+  std::vector<Item> items = shipped_items(model, 4);
+  Item text;
+  text.prompt.ids = {1, 2, 3};
+  items.insert(items.begin() + 1, text);
+  items.insert(items.begin() + 3, text);
+  using Batches = std::vector<std::vector<size_t>>;
+  EXPECT_EQ(batches_apart(items, int64_t{1} << 20), (Batches{{0, 2, 4, 5}, {1, 3}}));
+  EXPECT_EQ(batches_apart(items, 1), (Batches{{0}, {2}, {4}, {5}, {1}, {3}}));
+  EXPECT_EQ(batches_apart({&text, 1}, 1), (Batches{{0}}));
+  EXPECT_TRUE(batches_apart({}, 100).empty());
+}
+
 }  // namespace
 }  // namespace nibble::data
