@@ -77,52 +77,76 @@ bool is_whole(const io::SafetensorsFile& file) {
   return text_of(file.tensor(kChecksum)) == sum.hex();
 }
 
-/// Puts states into tensors of their own and says in JSON which. Features that branches share are there once.
+/// Puts states into tensors of their own and says in JSON which. What branches share is there once.
 class Writer {
  public:
   explicit Writer(std::vector<io::PlannedTensor>& tensors) : tensors_(tensors) {}
 
   io::Json describe(const States& states) {
     io::Json parts = io::Json::array();
-    for (const States::Part& part : states.parts) {
-      io::Json json = {{"hidden", add(part.hidden)}, {"kept", io::Json::array()}};
-      for (const auto& [index, kept] : part.kept) json["kept"].push_back({index, add(kept)});
-      if (part.cross) {
-        const auto [it, fresh] = shared_.try_emplace(part.cross.get());
-        if (fresh) it->second = add(*part.cross);
-        json["cross"] = it->second;
-      }
-      parts.push_back(std::move(json));
+    for (const auto& part : states.parts) {
+      const auto [it, fresh] = parts_.try_emplace(part.get());
+      if (fresh) it->second = describe(*part);
+      parts.push_back(it->second);
     }
     return parts;
   }
 
  private:
+  io::Json describe(const States::Part& part) {
+    io::Json json = {{"hidden", add(part.hidden)}, {"kept", io::Json::array()}};
+    for (const auto& [index, kept] : part.kept) json["kept"].push_back({index, add(kept)});
+    if (part.cross) {
+      const auto [it, fresh] = features_.try_emplace(part.cross.get());
+      if (fresh) it->second = add(*part.cross);
+      json["cross"] = it->second;
+    }
+    return json;
+  }
+
   std::string add(const Matrix& m) {
-    std::string name = fmt::format("state {}", shared_.size() + tensors_.size());
+    std::string name = fmt::format("state {}", tensors_.size());
     tensors_.push_back(io::planned(name, m.tensor()));
     return name;
   }
 
   std::vector<io::PlannedTensor>& tensors_;
-  std::map<const Matrix*, std::string> shared_;
+  std::map<const States::Part*, io::Json> parts_;
+  std::map<const Matrix*, std::string> features_;
 };
 
-States states_of(const io::SafetensorsFile& file, const io::Json& parts,
-                 std::map<std::string, std::shared_ptr<const Matrix>>& shared) {
-  States out;
-  for (const io::Json& json : parts) {
-    States::Part& part = out.parts.emplace_back(matrix_of(file, json.at("hidden").get<std::string>()));
-    for (const io::Json& kept : json.at("kept"))
-      part.kept[kept.at(0).get<int64_t>()] = matrix_of(file, kept.at(1).get<std::string>());
-    if (!json.contains("cross")) continue;
-    const std::string name = json["cross"].get<std::string>();
-    auto& cross = shared[name];
-    if (!cross) cross = std::make_shared<const Matrix>(matrix_of(file, name));
-    part.cross = cross;
+/// Gives back states that a Writer described, sharing what was shared.
+class Reader {
+ public:
+  explicit Reader(const io::SafetensorsFile& file) : file_(file) {}
+
+  States states(const io::Json& parts) {
+    States out;
+    for (const io::Json& json : parts) {
+      auto& part = parts_[json.at("hidden").get<std::string>()];
+      if (!part) part = std::make_shared<States::Part>(part_of(json));
+      out.parts.push_back(part);
+    }
+    return out;
   }
-  return out;
-}
+
+ private:
+  States::Part part_of(const io::Json& json) {
+    States::Part part(matrix_of(file_, json.at("hidden").get<std::string>()));
+    for (const io::Json& kept : json.at("kept"))
+      part.kept[kept.at(0).get<int64_t>()] = matrix_of(file_, kept.at(1).get<std::string>());
+    if (!json.contains("cross")) return part;
+    const std::string name = json["cross"].get<std::string>();
+    auto& cross = features_[name];
+    if (!cross) cross = std::make_shared<const Matrix>(matrix_of(file_, name));
+    part.cross = cross;
+    return part;
+  }
+
+  const io::SafetensorsFile& file_;
+  std::map<std::string, std::shared_ptr<States::Part>> parts_;
+  std::map<std::string, std::shared_ptr<const Matrix>> features_;
+};
 
 std::string label_of(const std::string& walk) {
   return walk.substr(0, walk.find('#'));
@@ -171,9 +195,8 @@ std::string Journal::load() {
       const io::Json& place = json["place"];
       place_.emplace(
           Place{place.at("walk").get<std::string>(), place.at("step").get<size_t>(), {}, place.at("more")});
-      std::map<std::string, std::shared_ptr<const Matrix>> shared;
-      for (const io::Json& branch : place.at("states"))
-        place_->states.push_back(states_of(file, branch, shared));
+      Reader reader(file);
+      for (const io::Json& branch : place.at("states")) place_->states.push_back(reader.states(branch));
       where = fmt::format("{}, after block {} of {}", label_of(place_->walk), place_->step,
                           place.at("steps").get<size_t>());
     }
@@ -296,7 +319,7 @@ States walk_through(Walk& walk, const Keeping& keeping, const Onlooker& onlooker
   }
   States* branch = &states;
   for (; step < steps; ++step) {
-    if (onlooker.before) onlooker.before(states);
+    if (onlooker.before) onlooker.before(walk.rows_at(step, states));
     walk.advance(step, {&branch, 1}, onlooker.observer);
     if (onlooker.after) onlooker.after(step);
     walk.release(step);

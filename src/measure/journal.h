@@ -96,11 +96,11 @@ struct Keeping {
   std::function<void(const io::Json&)> restore = {};
 };
 
-/// Who looks on: the observer during each step, the functions before it and after it, when its weights are still
-/// there. Any may be empty.
+/// Who looks on: the observer during each step; `before` hears how many rows it will change, `after` which it
+/// was, when its weights are still there. Any may be empty.
 struct Onlooker {
   run::Observer* observer = nullptr;
-  std::function<void(const States&)> before = {};
+  std::function<void(int64_t rows)> before = {};
   std::function<void(size_t)> after = {};
 };
 

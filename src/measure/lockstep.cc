@@ -11,11 +11,9 @@
 
 namespace nibble::measure {
 
-/// An assignment on its way. It has no states of its own before it leaves the base.
+/// An assignment on its way.
 struct Lockstep::Branch {
   const Assignment* assignment = nullptr;
-  size_t leaves = 0;
-  bool left = false;
   States states = {};
 };
 
@@ -51,13 +49,6 @@ int64_t Lockstep::passes(size_t hypotheses) const {
   return (static_cast<int64_t>(hypotheses) + at_once - 1) / at_once;
 }
 
-size_t Lockstep::leaves_at(const Assignment& base, const Assignment& other) const {
-  for (size_t step = 0; step < step_groups_.size(); ++step)
-    for (const size_t g : step_groups_[step])
-      if (base[g] != other[g]) return step;
-  return step_groups_.size();
-}
-
 void Lockstep::set_weights(size_t step, const Assignment& assignment) {
   run::Weights& weights = walk_.runner().weights();
   for (const model::Linear* l : walk_.steps()[step].linears) {
@@ -78,15 +69,9 @@ void Lockstep::set_weights(size_t step, const Assignment& assignment) {
 }
 
 void Lockstep::advance(size_t step, std::vector<Branch>& branches) {
-  for (Branch& branch : branches)
-    if (!branch.left && branch.leaves == step) {
-      branch.states = branches[0].states.copy();
-      branch.left = true;
-    }
   std::map<std::vector<Stored>, std::vector<States*>> alike;
   std::map<std::vector<Stored>, const Assignment*> assignment_of;
   for (Branch& branch : branches) {
-    if (!branch.left) continue;
     std::vector<Stored> here;
     for (const size_t g : step_groups_[step]) here.push_back((*branch.assignment)[g]);
     alike[here].push_back(&branch.states);
@@ -133,16 +118,13 @@ void Lockstep::run_pass(const Assignment& base, std::span<const Assignment> hypo
 /// it returns.
 size_t Lockstep::begin(const std::string& name, std::vector<Branch>& branches) {
   auto place = journal_ ? journal_->take(name) : std::nullopt;
-  if (!place) {
-    branches[0].states = walk_.start();
+  if (!place || place->states.size() != branches.size()) {
+    const States start = walk_.start();
+    for (Branch& branch : branches) branch.states = start;
     return 0;
   }
   walk_.go_to(place->step);
-  size_t next = 0;
-  for (Branch& branch : branches) {
-    branch.left = branch.left || branch.leaves < place->step;
-    if (branch.left) branch.states = std::move(place->states.at(next++));
-  }
+  for (size_t i = 0; i < branches.size(); ++i) branches[i].states = std::move(place->states[i]);
   return place->step;
 }
 
@@ -150,37 +132,26 @@ void Lockstep::run_branches(const Assignment& base, std::span<const Assignment> 
                             std::span<std::vector<double>> out) {
   const bool plain_base = std::all_of(base.begin(), base.end(), [](Stored s) { return s == Stored::as_source; });
   if (!plain_base) reference();
-  std::vector<Branch> branches(1 + hypotheses.size());
-  branches[0] = {&base, 0, true, {}};
+  std::vector<Branch> branches = {{&base}};
   std::string name = name_of(base);
-  for (size_t i = 0; i < hypotheses.size(); ++i) {
-    branches[i + 1] = {&hypotheses[i], leaves_at(base, hypotheses[i]), false, {}};
-    name += name_of(hypotheses[i]);
+  for (const Assignment& hypothesis : hypotheses) {
+    branches.push_back({&hypothesis});
+    name += name_of(hypothesis);
   }
   name = fmt::format("{}#{}", label_, sha256(name));
+  std::vector<const States*> states;
+  for (const Branch& branch : branches) states.push_back(&branch.states);
   Progress progress("run", std::ssize(walk_.steps()), "blocks");
   size_t step = begin(name, branches);
   progress.advance(static_cast<int64_t>(step));
   for (; step < walk_.steps().size(); ++step) {
     advance(step, branches);
     progress.advance();
-    if (!journal_) continue;
-    std::vector<const States*> states;
-    for (const Branch& branch : branches)
-      if (branch.left) states.push_back(&branch.states);
-    journal_->pass(name, step + 1, walk_.steps().size(), states);
+    if (journal_) journal_->pass(name, step + 1, walk_.steps().size(), states);
   }
   if (plain_base && !reference_) reference_ = walk_.answers(branches[0].states);
-  std::vector<double> of_base;
-  for (size_t i = 0; i < hypotheses.size(); ++i) {
-    const Branch& branch = branches[i + 1];
-    if (branch.left) {
-      out[i] = walk_.divergence(reference(), walk_.answers(branch.states));
-      continue;
-    }
-    if (of_base.empty()) of_base = walk_.divergence(reference(), walk_.answers(branches[0].states));
-    out[i] = of_base;
-  }
+  auto found = walk_.divergence(reference(), std::span(states).subspan(1));
+  std::move(found.begin(), found.end(), out.begin());
 }
 
 const Matrix& Lockstep::reference() {

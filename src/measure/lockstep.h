@@ -19,9 +19,10 @@ enum class Stored : uint8_t { as_source, plain, rounded };  // rounded: what the
 /// How every group is stored, in the order of the groups.
 using Assignment = std::vector<Stored>;
 
-/// Runs assignments against the 16-bit model on inputs with answers. A branch of hidden states leaves that of
-/// the base assignment at the first step where it differs; a step's weights are made once for all branches that
-/// store its groups alike, and multiplied with them as tall matrices. Not thread-safe.
+/// Runs assignments against the 16-bit model on inputs with answers. A branch of hidden states is that of the
+/// base assignment up to the first step where it differs, and stays so for inputs that the difference does
+/// not reach; a step's weights are made once for all branches that store its groups alike, and multiplied
+/// with them as tall matrices. Not thread-safe.
 class Lockstep {
  public:
   /// memory: bytes that hidden states may take; with more branches the pass is made several times. `store`
@@ -40,7 +41,6 @@ class Lockstep {
  private:
   struct Branch;
 
-  size_t leaves_at(const Assignment& base, const Assignment& other) const;
   void run_pass(const Assignment& base, std::span<const Assignment> hypotheses,
                 std::span<std::vector<double>> out);
   void run_branches(const Assignment& base, std::span<const Assignment> hypotheses,

@@ -146,11 +146,7 @@ void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keepin
   TapObserver observer(walk.runner().weights(), std::move(wanted));
   Progress progress(label, std::ssize(walk.steps()), "blocks");
   size_t done = 0;
-  const auto before = [&](const States& states) {
-    int64_t rows = 0;
-    for (const States::Part& part : states.parts) rows += part.hidden.rows();
-    observer.start(rows);
-  };
+  const auto before = [&](int64_t rows) { observer.start(rows); };
   const auto after = [&](size_t step) {
     for (const auto& [name, tap] : observer.taps()) seen(tap);
     observer.start(0);

@@ -74,6 +74,12 @@ void unstack(run::Batch& batch, std::span<States::Part* const> parts) {
   }
 }
 
+Matrix gathered(std::span<const float* const> rows, int64_t cols) {
+  Matrix out(std::ssize(rows), cols);
+  for (int64_t r = 0; r < out.rows(); ++r) std::copy_n(rows[static_cast<size_t>(r)], cols, out.row(r));
+  return out;
+}
+
 std::vector<const model::Linear*> linears_of(const model::Block& block) {
   std::vector<const model::Linear*> out;
   for (const model::Linear& l : block.qkv) out.push_back(&l);
@@ -83,31 +89,28 @@ std::vector<const model::Linear*> linears_of(const model::Block& block) {
   return out;
 }
 
-}  // namespace
-
-States States::copy() const {
-  States out;
-  for (const Part& part : parts) {
-    Part& p = out.parts.emplace_back();
-    p.hidden = copy_of(part.hidden);
-    for (const auto& [index, kept] : part.kept) p.kept[index] = copy_of(kept);
-    p.cross = part.cross;
-  }
+States::Part copy_of(const States::Part& part) {
+  States::Part out(copy_of(part.hidden), part.cross);
+  for (const auto& [index, kept] : part.kept) out.kept[index] = copy_of(kept);
   return out;
 }
 
-int64_t States::bytes() const {
-  int64_t sum = 0;
-  for (const Part& part : parts) sum += part.hidden.tensor().bytes();
-  return sum;
-}
+}  // namespace
 
 Walk::Walk(run::Runner& runner, std::span<const data::Item> items) : runner_(runner), items_(items) {
-  for (const data::Item& item : items) prompts_.push_back(item.fed());
   const model::Spec& spec = runner.spec();
-  const bool sees = std::any_of(prompts_.begin(), prompts_.end(),
-                                [](const run::Prompt& prompt) { return !prompt.pictures.empty(); });
-  if (sees) {
+  for (const data::Item& item : items) {
+    const run::Prompt& prompt = prompts_.emplace_back(item.fed());
+    for (const run::Picture& p : prompt.pictures) rows_[0] += run::tower_rows(p, *spec.vision);
+    const auto modality = run::prompt_modality(prompt.ids, spec);
+    rows_[1] +=
+        std::count(modality.begin(), modality.end(), run::Modality::text) + std::ssize(prompt.continuation);
+  }
+  for (std::vector<size_t>& batch : data::batches_apart(items, data::kBatchRows)) {
+    const bool pictures = !prompts_[batch[0]].pictures.empty();
+    batches_.push_back({.items = std::move(batch), .pictures = pictures, .tower = {}, .text = {}});
+  }
+  if (std::any_of(batches_.begin(), batches_.end(), [](const Inputs& inputs) { return inputs.pictures; })) {
     for (int64_t i = 0; i < spec.vision->blocks_used; ++i)
       steps_.push_back(
           {Step::Kind::tower, i, linears_of(spec.vision->stack.blocks[static_cast<size_t>(i)])});
@@ -118,48 +121,85 @@ Walk::Walk(run::Runner& runner, std::span<const data::Item> items) : runner_(run
     steps_.push_back({Step::Kind::text, static_cast<int64_t>(i), linears_of(spec.text.stack.blocks[i])});
 }
 
+std::vector<const run::Prompt*> Walk::prompts_of(const Inputs& inputs) const {
+  std::vector<const run::Prompt*> out;
+  for (const size_t i : inputs.items) out.push_back(&prompts_[i]);
+  return out;
+}
+
+std::vector<run::Sequence> Walk::sequences_of(const Inputs& inputs) const {
+  std::vector<run::Sequence> out;
+  for (const run::Prompt* prompt : prompts_of(inputs)) out.push_back(runner_.sequence(*prompt));
+  return out;
+}
+
 States Walk::start() {
   States out;
-  rows_ = {};
-  towers_.clear();
-  texts_.clear();
-  for (const auto& [begin, end] : data::batches(items_, data::kBatchRows)) {
-    texts_.push_back({begin, end, {}});
+  for (Inputs& inputs : batches_) {
+    if (!inputs.pictures) {
+      std::vector<run::Sequence> sequences = sequences_of(inputs);
+      out.parts.push_back(std::make_shared<States::Part>(embed(inputs, sequences)));
+      continue;
+    }
     std::vector<const run::Picture*> pictures;
-    for (size_t i = begin; i < end; ++i)
-      for (const run::Picture& p : prompts_[i].pictures) pictures.push_back(&p);
-    if (pictures.empty()) continue;
-    Inputs& inputs = towers_.emplace_back(Inputs{begin, end, runner_.embed_patches(pictures)});
-    out.parts.emplace_back(std::move(inputs.shape.hidden));
-    rows_[0] += out.parts.back().hidden.rows();
+    for (const run::Prompt* prompt : prompts_of(inputs))
+      for (const run::Picture& p : prompt->pictures) pictures.push_back(&p);
+    inputs.tower = runner_.embed_patches(pictures);
+    out.parts.push_back(std::make_shared<States::Part>(std::move(inputs.tower.hidden)));
   }
-  if (towers_.empty()) connect(out, nullptr);
   return out;
 }
 
 void Walk::go_to(size_t step) {
-  States states = start();
+  const States states = start();
   const auto is_connector = [](const Step& s) { return s.kind == Step::Kind::connector; };
   const auto connector = std::find_if(steps_.begin(), steps_.end(), is_connector) - steps_.begin();
-  if (towers_.empty() || static_cast<ptrdiff_t>(step) <= connector) return;
-  // Of the text's batches only what stands beside the states is wanted, so any features do.
-  for (States::Part& part : states.parts)
+  if (static_cast<ptrdiff_t>(step) <= connector) return;
+  for (size_t b = 0; b < batches_.size(); ++b) {
+    if (!batches_[b].pictures) continue;
+    // Of the text's batch only what stands beside the states is wanted, so any features do.
+    States::Part& part = *states.parts[b];
     for (const int64_t index : runner_.spec().vision->stack.kept) part.kept[index] = copy_of(part.hidden);
-  connect(states, nullptr);
+    connect(batches_[b], part, nullptr);
+  }
+}
+
+bool Walk::reaches(const Step& step, const Inputs& inputs) const {
+  if (inputs.pictures) return true;
+  return step.kind == Step::Kind::text &&
+         !runner_.spec().text.stack.blocks[static_cast<size_t>(step.index)].cross;
+}
+
+int64_t Walk::rows_at(size_t step, const States& states) const {
+  int64_t rows = 0;
+  for (size_t b = 0; b < batches_.size(); ++b)
+    if (reaches(steps_[step], batches_[b])) rows += states.parts[b]->hidden.rows();
+  return rows;
 }
 
 void Walk::advance(size_t step, std::span<States* const> branches, run::Observer* observer) {
-  const Step& s = steps_[step];
-  if (s.kind == Step::Kind::connector) {
-    for (States* states : branches) connect(*states, observer);
-    return;
+  for (size_t b = 0; b < batches_.size(); ++b) {
+    if (!reaches(steps_[step], batches_[b])) continue;
+    std::vector<std::shared_ptr<States::Part>> distinct;
+    std::vector<size_t> of_branch;
+    for (States* states : branches) {
+      std::shared_ptr<States::Part>& part = states->parts[b];
+      const auto at = std::find(distinct.begin(), distinct.end(), part);
+      of_branch.push_back(static_cast<size_t>(at - distinct.begin()));
+      if (at == distinct.end())
+        distinct.push_back(std::move(part));
+      else
+        part.reset();
+    }
+    std::vector<States::Part*> parts;
+    for (std::shared_ptr<States::Part>& part : distinct) {
+      // Branches that do not come along keep what they have.
+      if (part.use_count() > 1) part = std::make_shared<States::Part>(copy_of(*part));
+      parts.push_back(part.get());
+    }
+    advance_parts(steps_[step], batches_[b], parts, observer);
+    for (size_t i = 0; i < branches.size(); ++i) branches[i]->parts[b] = distinct[of_branch[i]];
   }
-  const model::Spec& spec = runner_.spec();
-  const bool tower = s.kind == Step::Kind::tower;
-  const model::Stack& stack = tower ? spec.vision->stack : spec.text.stack;
-  const std::vector<Inputs>& inputs = tower ? towers_ : texts_;
-  for (size_t part = 0; part < inputs.size(); ++part)
-    advance_blocks(stack, s.index, inputs[part], part, branches, observer);
 }
 
 void Walk::release(size_t step) {
@@ -169,98 +209,142 @@ void Walk::release(size_t step) {
   }
 }
 
-void Walk::advance_blocks(const model::Stack& stack, int64_t index, const Inputs& inputs, size_t part,
-                          std::span<States* const> branches, run::Observer* observer) {
-  const int64_t rows = std::max<int64_t>(1, branches[0]->parts[part].hidden.rows());
+void Walk::advance_parts(const Step& step, Inputs& inputs, std::span<States::Part* const> parts,
+                         run::Observer* observer) {
+  if (step.kind == Step::Kind::connector) {
+    for (States::Part* part : parts) connect(inputs, *part, observer);
+    return;
+  }
+  const model::Spec& spec = runner_.spec();
+  const bool tower = step.kind == Step::Kind::tower;
+  const model::Stack& stack = tower ? spec.vision->stack : spec.text.stack;
+  const int64_t rows = std::max<int64_t>(1, parts[0]->hidden.rows());
   const auto at_once = static_cast<size_t>(std::max<int64_t>(1, data::kBatchRows / rows));
-  for (size_t begin = 0; begin < branches.size(); begin += at_once) {
-    std::vector<States::Part*> parts;
-    for (size_t i = begin; i < std::min(begin + at_once, branches.size()); ++i)
-      parts.push_back(&branches[i]->parts[part]);
-    run::Batch batch = stack_parts(inputs.shape, parts);
-    run::run_block(stack, index, batch, runner_.weights(), observer);
-    unstack(batch, parts);
+  for (size_t begin = 0; begin < parts.size(); begin += at_once) {
+    const auto stacked = parts.subspan(begin, std::min(at_once, parts.size() - begin));
+    run::Batch batch = stack_parts(tower ? inputs.tower : inputs.text, stacked);
+    run::run_block(stack, step.index, batch, runner_.weights(), observer);
+    unstack(batch, stacked);
   }
 }
 
-/// From finished rows of the tower, if there are any, to embedded tokens.
-void Walk::connect(States& states, run::Observer* observer) {
-  std::vector<run::Sequence> sequences;
-  for (const run::Prompt& prompt : prompts_) sequences.push_back(runner_.sequence(prompt));
+/// From finished rows of the tower to embedded tokens.
+void Walk::connect(Inputs& inputs, States::Part& part, run::Observer* observer) {
+  run::Batch batch;
+  batch.hidden = std::move(part.hidden);
+  batch.kept = std::move(part.kept);
+  batch.segments = inputs.tower.segments;
   runner_.observe(observer);
-  for (size_t k = 0; k < towers_.size(); ++k) {
-    run::Batch batch;
-    batch.hidden = std::move(states.parts[k].hidden);
-    batch.kept = std::move(states.parts[k].kept);
-    batch.segments = towers_[k].shape.segments;
-    std::vector<const run::Prompt*> prompts;
-    for (size_t i = towers_[k].begin; i < towers_[k].end; ++i) prompts.push_back(&prompts_[i]);
-    runner_.share_features(runner_.connect(batch),
-                           std::span(sequences).subspan(towers_[k].begin, prompts.size()), prompts);
-  }
+  const Matrix features = runner_.connect(batch);
   runner_.observe(nullptr);
-  states.parts.clear();
-  rows_[1] = 0;
-  for (Inputs& inputs : texts_) {
-    states.parts.push_back(embed(inputs, sequences));
-    const auto& modality = inputs.shape.modality;
-    rows_[1] += std::count(modality.begin(), modality.end(), run::Modality::text);
-  }
+  std::vector<run::Sequence> sequences = sequences_of(inputs);
+  runner_.share_features(features, sequences, prompts_of(inputs));
+  part = embed(inputs, sequences);
 }
 
 States::Part Walk::embed(Inputs& inputs, std::span<run::Sequence> sequences) {
   std::vector<run::Sequence*> pointers;
-  for (size_t i = inputs.begin; i < inputs.end; ++i) pointers.push_back(&sequences[i]);
-  inputs.shape = runner_.embed(pointers, false);
-  return States::Part(std::move(inputs.shape.hidden), std::move(inputs.shape.cross));
+  for (run::Sequence& sequence : sequences) pointers.push_back(&sequence);
+  inputs.text = runner_.embed(pointers, false);
+  return States::Part(std::move(inputs.text.hidden), std::move(inputs.text.cross));
 }
 
-Matrix Walk::answers(const States& states) const {
-  int64_t rows = 0, at = 0;
+Walk::AnswerRows Walk::answer_rows(const States& states) const {
+  std::vector<size_t> begins = {0};
   for (const data::Item& item : items_) {
     NIBBLE_CHECK(!item.answer.empty(), "{} has no answer", item.id);
-    rows += std::ssize(item.answer);
+    begins.push_back(begins.back() + item.answer.size());
   }
-  Matrix out(rows, runner_.spec().text.stack.hidden);
-  for (size_t part = 0; part < texts_.size(); ++part) {
-    const Inputs& inputs = texts_[part];
+  AnswerRows out(begins.back());
+  for (size_t b = 0; b < batches_.size(); ++b) {
+    const Inputs& inputs = batches_[b];
     std::vector<int64_t> last;
-    for (size_t i = inputs.begin; i < inputs.end; ++i) last.push_back(std::ssize(items_[i].answer));
-    const Matrix& hidden = states.parts[part].hidden;
-    for (const int64_t r : run::last_rows(inputs.shape, last)) {
-      std::copy_n(hidden.row(r), hidden.cols(), out.row(at++));
-    }
+    for (const size_t i : inputs.items) last.push_back(std::ssize(items_[i].answer));
+    const std::vector<int64_t> rows = run::last_rows(inputs.text, last);
+    auto row = rows.begin();
+    for (const size_t i : inputs.items)
+      for (size_t at = begins[i]; at < begins[i + 1]; ++at) out[at] = states.parts[b]->hidden.row(*row++);
   }
   return out;
 }
 
+Matrix Walk::answers(const States& states) const {
+  return gathered(answer_rows(states), runner_.spec().text.stack.hidden);
+}
+
 std::vector<double> Walk::divergence(const Matrix& reference, const Matrix& branch) {
-  NIBBLE_CHECK(reference.rows() == branch.rows());
-  std::vector<double> rows(static_cast<size_t>(branch.rows()));
+  AnswerRows rows;
+  for (int64_t r = 0; r < branch.rows(); ++r) rows.push_back(branch.row(r));
+  return divergence(reference, {&rows, 1})[0];
+}
+
+std::vector<std::vector<double>> Walk::divergence(const Matrix& reference,
+                                                  std::span<const States* const> branches) {
+  std::vector<AnswerRows> rows;
+  for (const States* states : branches) rows.push_back(answer_rows(*states));
+  return divergence(reference, rows);
+}
+
+/// Slice by slice of rows, so that few logits are in memory, and in each slice branch by branch.
+std::vector<std::vector<double>> Walk::divergence(const Matrix& reference,
+                                                  std::span<const AnswerRows> branches) {
   constexpr int64_t kSliceElements = int64_t{1} << 25;  // 128 MiB of logits
-  const int64_t slice_rows = std::max<int64_t>(16, kSliceElements / runner_.spec().text.vocabulary);
-  const auto logits = [&](const Matrix& states, int64_t begin, int64_t n) {
-    run::Batch batch;
-    batch.hidden = slice(states, begin, n);
-    std::vector<int64_t> all(static_cast<size_t>(n));
-    std::iota(all.begin(), all.end(), int64_t{0});
-    return runner_.logits(batch, all);
-  };
-  for (int64_t begin = 0; begin < branch.rows(); begin += slice_rows) {
-    const int64_t n = std::min(slice_rows, branch.rows() - begin);
-    const Matrix p = logits(reference, begin, n), q = logits(branch, begin, n);
-    parallel_for(n, [&](int64_t r) {
-      rows[static_cast<size_t>(begin + r)] =
-          kernels::kl_divergence({p.row(r), static_cast<size_t>(p.cols())}, {q.row(r), static_cast<size_t>(q.cols())});
-    });
+  const int64_t slice = std::max<int64_t>(16, kSliceElements / runner_.spec().text.vocabulary);
+  std::vector<std::vector<double>> rows(branches.size());
+  for (int64_t begin = 0; begin < reference.rows(); begin += slice) {
+    const int64_t n = std::min(slice, reference.rows() - begin);
+    std::vector<const float*> expected;
+    for (int64_t r = begin; r < begin + n; ++r) expected.push_back(reference.row(r));
+    const Matrix p = logits(expected);
+    std::unordered_map<const float*, double> known;
+    for (size_t b = 0; b < branches.size(); ++b) {
+      NIBBLE_CHECK(std::ssize(branches[b]) == reference.rows());
+      const std::span row_of =
+          std::span(branches[b]).subspan(static_cast<size_t>(begin), static_cast<size_t>(n));
+      add_divergence(p, row_of, known);
+      for (const float* row : row_of) rows[b].push_back(known.at(row));
+    }
   }
+  std::vector<std::vector<double>> out;
+  for (const std::vector<double>& of_branch : rows) out.push_back(means_of_items(of_branch));
+  return out;
+}
+
+/// Of rows that are not known yet: KL from row i of the logits p to those of row_of[i].
+void Walk::add_divergence(const Matrix& p, std::span<const float* const> row_of,
+                          std::unordered_map<const float*, double>& known) {
+  std::vector<const float*> open;
+  std::vector<int64_t> places;
+  for (size_t i = 0; i < row_of.size(); ++i) {
+    if (known.contains(row_of[i])) continue;
+    open.push_back(row_of[i]);
+    places.push_back(static_cast<int64_t>(i));
+  }
+  if (open.empty()) return;
+  const Matrix q = logits(open);
+  std::vector<double> kl(open.size());
+  const auto cols = static_cast<size_t>(q.cols());
+  parallel_for(q.rows(), [&](int64_t r) {
+    kl[static_cast<size_t>(r)] =
+        kernels::kl_divergence({p.row(places[static_cast<size_t>(r)]), cols}, {q.row(r), cols});
+  });
+  for (size_t i = 0; i < open.size(); ++i) known[open[i]] = kl[i];
+}
+
+Matrix Walk::logits(std::span<const float* const> rows) {
+  run::Batch batch;
+  batch.hidden = gathered(rows, runner_.spec().text.stack.hidden);
+  std::vector<int64_t> all(rows.size());
+  std::iota(all.begin(), all.end(), int64_t{0});
+  return runner_.logits(batch, all);
+}
+
+std::vector<double> Walk::means_of_items(std::span<const double> rows) const {
   std::vector<double> out;
-  size_t at = 0;
   for (const data::Item& item : items_) {
-    const double sum = std::accumulate(rows.begin() + static_cast<ptrdiff_t>(at),
-                                       rows.begin() + static_cast<ptrdiff_t>(at + item.answer.size()), 0.0);
-    at += item.answer.size();
-    out.push_back(sum / static_cast<double>(item.answer.size()));
+    const auto own = rows.first(item.answer.size());
+    out.push_back(std::accumulate(own.begin(), own.end(), 0.0) / static_cast<double>(own.size()));
+    rows = rows.subspan(own.size());
   }
   return out;
 }

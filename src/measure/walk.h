@@ -1,10 +1,13 @@
 // A forward pass over all inputs, step by step, for several branches of hidden states at once.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "data/answers.h"
@@ -13,8 +16,8 @@
 
 namespace nibble::measure {
 
-/// The hidden states of one branch between two steps: one entry for each batch of inputs. Cheap to move; the
-/// pictures' features are shared between branches that have the same.
+/// The hidden states of one branch between two steps: a part for each batch of inputs. Copies share parts until
+/// one of them is taken over a step alone, and the pictures' features also after that.
 struct States {
   struct Part {
     Matrix hidden;                        // (rows, hidden)
@@ -25,11 +28,7 @@ struct States {
     explicit Part(Matrix rows, std::shared_ptr<const Matrix> features = nullptr)
         : hidden(std::move(rows)), cross(std::move(features)) {}
   };
-  std::vector<Part> parts;
-
-  States copy() const;
-  /// Bytes of the hidden states.
-  int64_t bytes() const;
+  std::vector<std::shared_ptr<Part>> parts;  // one that is shared is not changed
 };
 
 /// One step of the pass: a block of the tower, the connector, or a block of the language model.
@@ -40,7 +39,9 @@ struct Step {
 };
 
 /// Drives a model over inputs that have answers. Without pictures among the inputs there are no steps of the
-/// tower. Not thread-safe; the runner, its weights and the items must outlive it.
+/// tower. Inputs with pictures and inputs without are in batches of their own: the latter are embedded from the
+/// start, and stay as they are in the tower, in the connector and in cross attention. Not thread-safe; the
+/// runner, its weights and the items must outlive it.
 class Walk {
  public:
   Walk(run::Runner& runner, std::span<const data::Item> items);
@@ -50,8 +51,9 @@ class Walk {
   States start();
   /// Gets ready to advance from `step` on, with states that an earlier walk over the same items left there.
   void go_to(size_t step);
-  /// Takes branches over a step, in place, with the weights as they are set now: their rows are stacked into
-  /// tall products. Every row has the same bits as if its branch were alone. The observer may be null.
+  /// Takes branches over a step with the weights as they are set now: their rows are stacked into tall
+  /// products. Parts that they share go once, and stay shared. Every row has the same bits as if its branch
+  /// were alone. The observer may be null.
   void advance(size_t step, std::span<States* const> branches, run::Observer* observer);
   /// Forgets the weights that a step loaded; replacements stay.
   void release(size_t step);
@@ -59,29 +61,47 @@ class Walk {
   Matrix answers(const States& states) const;
   /// Mean KL(softmax of reference || softmax of branch) of each item over its answer, from what answers() gave.
   std::vector<double> divergence(const Matrix& reference, const Matrix& branch);
+  /// The same for each of several branches after the last step. The reference's logits, and those of parts
+  /// that branches share, are made once.
+  std::vector<std::vector<double>> divergence(const Matrix& reference,
+                                              std::span<const States* const> branches);
 
   /// Rows of the inputs by modality: patches at the tower's entry, and tokens of text.
   const std::array<int64_t, 2>& rows() const { return rows_; }
+  /// Rows of a branch that a step will change.
+  int64_t rows_at(size_t step, const States& states) const;
   run::Runner& runner() { return runner_; }
   std::span<const data::Item> items() const { return items_; }
 
  private:
-  /// Inputs that go together: items [begin, end), and what their batch has besides hidden states.
+  /// Inputs that go together, and what their batch has besides hidden states.
   struct Inputs {
-    size_t begin = 0, end = 0;
-    run::Batch shape;
+    std::vector<size_t> items;
+    bool pictures = false;
+    run::Batch tower, text;
   };
+  /// Where the rows lie that predict the answers' tokens, items in order.
+  using AnswerRows = std::vector<const float*>;
 
-  void advance_blocks(const model::Stack& stack, int64_t index, const Inputs& inputs, size_t part,
-                      std::span<States* const> branches, run::Observer* observer);
-  void connect(States& states, run::Observer* observer);
+  bool reaches(const Step& step, const Inputs& inputs) const;
+  void advance_parts(const Step& step, Inputs& inputs, std::span<States::Part* const> parts,
+                     run::Observer* observer);
+  void connect(Inputs& inputs, States::Part& part, run::Observer* observer);
   States::Part embed(Inputs& inputs, std::span<run::Sequence> sequences);
+  std::vector<run::Sequence> sequences_of(const Inputs& inputs) const;
+  std::vector<const run::Prompt*> prompts_of(const Inputs& inputs) const;
+  AnswerRows answer_rows(const States& states) const;
+  std::vector<std::vector<double>> divergence(const Matrix& reference, std::span<const AnswerRows> branches);
+  void add_divergence(const Matrix& p, std::span<const float* const> row_of,
+                      std::unordered_map<const float*, double>& known);
+  Matrix logits(std::span<const float* const> rows);
+  std::vector<double> means_of_items(std::span<const double> rows) const;
 
   run::Runner& runner_;
   std::span<const data::Item> items_;
   std::vector<run::Prompt> prompts_;
   std::vector<Step> steps_;
-  std::vector<Inputs> towers_, texts_;
+  std::vector<Inputs> batches_;
   std::array<int64_t, 2> rows_{};
 };
 

@@ -95,6 +95,22 @@ TEST_F(Journals, ResultsComeBackAsTheyWere) {
   EXPECT_FALSE(journal.take("w"));
 }
 
+TEST_F(Journals, SharedStatesComeBackShared) {
+  const auto all = items();
+  Walk walk(runner_, all);
+  const States a = walk.start(), other = walk.start();
+  States b = a;
+  b.parts[0] = other.parts[0];
+  {
+    Journal journal(target_, key_, often());
+    journal.pass("w", 1, 2, std::vector<const States*>{&a, &b});
+  }
+  const auto place = Journal(target_, key_, often()).take("w");
+  ASSERT_TRUE(place);
+  EXPECT_NE(place->states[0].parts[0], place->states[1].parts[0]);
+  EXPECT_EQ(place->states[0].parts[1], place->states[1].parts[1]);
+}
+
 TEST_F(Journals, AnotherKeyOrADamagedFileBeginsAnew) {
   const auto save = [&] {
     Journal journal(target_, key_, often());

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstring>
 #include <filesystem>
+#include <set>
 
 #include "base/threads.h"
 #include "measure/measure.h"
@@ -139,6 +142,82 @@ TEST_P(LockstepFamilies, AroundAnyBaseAndInAnyNumberOfPasses) {
   expect_equal(kl[1], model.alone(all), "all");
   for (const double value : kl[2]) EXPECT_EQ(value, 0) << "16 bits throughout";
   EXPECT_NE(kl[3], kl[0]);
+}
+
+/// Groups that act on pictures alone: of the tower, the connector and cross attention.
+std::vector<size_t> groups_of_pictures(const Loaded& model) {
+  std::set<std::string> names;
+  for (const model::Block& block : model.binding.spec().text.stack.blocks) {
+    if (!block.cross) continue;
+    for (const auto* linears : {&block.qkv, &block.mlp_in})
+      for (const model::Linear& l : *linears) names.insert(l.name);
+    names.insert({block.attention_out.name, block.mlp_out.name});
+  }
+  std::vector<size_t> out;
+  for (size_t g = 0; g < model.groups.size(); ++g) {
+    const auto& first = model.inventory.linears[model.groups[g].members[0]];
+    if (first.part != records::Part::text || names.contains(first.name)) out.push_back(g);
+  }
+  return out;
+}
+
+TEST_P(LockstepFamilies, TextsStayAsTheyAreWhereOnlyPicturesAreActedOn) {
+  Loaded model(GetParam());
+  if (!model.maker.takes_pictures()) return;
+  const Assignment base(model.groups.size(), Stored::as_source);
+  std::vector<Assignment> hypotheses;
+  for (const size_t g : groups_of_pictures(model)) {
+    hypotheses.push_back(base);
+    hypotheses.back()[g] = Stored::plain;
+  }
+  ASSERT_FALSE(hypotheses.empty());
+  const auto run = [&](std::span<const data::Item> items) {
+    Walk walk(model.runner, items);
+    return Lockstep(walk, model.groups, model.inventory, nullptr, int64_t{1} << 30).run(base, hypotheses);
+  };
+  const std::vector<data::Item>& items = model.items;
+  const auto all = run(items), pictures = run(std::span(items).first(2));
+  const auto mixed = run(std::vector{items[2], items[0], items[3], items[1]});
+  for (size_t h = 0; h < hypotheses.size(); ++h) {
+    EXPECT_EQ(all[h], (std::vector{pictures[h][0], pictures[h][1], 0.0, 0.0}));
+    EXPECT_EQ(mixed[h], (std::vector{0.0, pictures[h][0], 0.0, pictures[h][1]}));
+  }
+}
+
+// What branches share is run once: it must be what running each branch on its own gives.
+TEST_P(LockstepFamilies, BranchesShareWhatIsTheSame) {
+  Loaded model(GetParam());
+  Walk walk(model.runner, model.items);
+  const model::Linear& changed = *walk.steps()[0].linears[0];
+  Tensor buffer;
+  const auto packed = quant::encode4(model.binding.weight(changed, buffer), quant::Format::nf4, true);
+  const auto other = kernels::Weight::pack(quant::decode4(packed).view(), model.weights.compute());
+  const auto go = [&](size_t step, std::vector<States*> branches, bool changes) {
+    if (changes) model.weights.replace(changed.name, other);
+    walk.advance(step, branches, nullptr);
+    model.weights.replace(changed.name, {});
+  };
+  const size_t steps = walk.steps().size();
+  States alone[2] = {walk.start(), walk.start()};
+  for (size_t i = 0; i < 2; ++i)
+    for (size_t step = 0; step < steps; ++step) go(step, {&alone[i]}, i == 1 && step == 0);
+  States a = walk.start(), b = a, c = a;
+  go(0, {&a, &c}, false);
+  go(0, {&b}, true);
+  for (size_t step = 1; step < steps; ++step) go(step, {&a, &b, &c}, false);
+  EXPECT_EQ(a.parts, c.parts);
+  EXPECT_NE(a.parts[0], b.parts[0]);
+  EXPECT_EQ(a.parts.back() == b.parts.back(), model.maker.takes_pictures()) << "texts do not see the tower";
+  const Matrix of_a = walk.answers(alone[0]), of_b = walk.answers(alone[1]);
+  const auto bytes = static_cast<size_t>(of_a.tensor().bytes());
+  EXPECT_EQ(std::memcmp(walk.answers(a).data(), of_a.data(), bytes), 0);
+  EXPECT_EQ(std::memcmp(walk.answers(b).data(), of_b.data(), bytes), 0);
+  const std::array<const States*, 3> branches = {&a, &b, &c};
+  const auto kl = walk.divergence(of_a, branches);
+  EXPECT_EQ(kl[0], std::vector<double>(model.items.size()));
+  EXPECT_EQ(kl[1], walk.divergence(of_a, of_b));
+  EXPECT_GT(kl[1][0], 0);
+  EXPECT_EQ(kl[2], kl[0]);
 }
 
 TEST_P(LockstepFamilies, SameBitsForAnyNumberOfThreads) {
