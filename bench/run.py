@@ -209,8 +209,8 @@ def error_products(record):
 
 def solo_products(record, config):
     """What the KL of groups alone is: a forward pass in 16 bits; for each run the linears from its group on, which all
-    see other inputs than in 16 bits; and of each the logits of the answers. Of a group of the tower, only rows and
-    answers that see pictures: the others stay as they are."""
+    see other inputs than in 16 bits; and of each the logits of the answers. Of a group of the tower or the projector, only
+    rows and answers that see pictures: the others stay as they are."""
     ordered = linears(record)
     head = (config["hidden_size"], config["vocab_size"])
     positions = lambda modalities: sum(x["positions"] for x in record["inputs"] if x["modality"] in modalities)
@@ -218,7 +218,7 @@ def solo_products(record, config):
     products[positions(["vision", "text"]), *head] += 1
     for solo in record["solo"]:
         begin = next(i for i, (x, _) in enumerate(ordered) if x["group"] == solo["group"])
-        reached = ["vision"] if ordered[begin][0]["part"] == "vision" else ["vision", "text"]
+        reached = ["vision", "text"] if ordered[begin][0]["part"] == "text" else ["vision"]
         products.update((sum(rows[m] for m in reached), *x["shape"][::-1]) for x, rows in ordered[begin:])
         products[positions(reached), *head] += 1
     return products
