@@ -305,15 +305,17 @@ void Calibration::solo_runs(records::Measurements& out) {
   const bool timed = !journal_ || !journal_->resumed();
   tell(fmt::format("solo runs: {} of {} groups{}", most, groups_.size(),
                    timed ? ", about " + duration_text(forward_seconds_ * static_cast<double>(most) / 2) : ""));
-  const auto each_alone = [](const auto& names, const auto& name_of) {
+  const auto each_alone = [](const std::vector<std::string>& names) {
     std::vector<std::vector<std::string>> sets;
-    for (const auto& name : names) sets.push_back({name_of(name)});
+    for (const std::string& name : names) sets.push_back({name});
     return sets;
   };
   std::vector<std::string> roundings = {options_.rounding};
   if (full) {
     if (!plain) roundings.insert(roundings.begin(), "plain");
-    run_sets(out, each_alone(groups_, [](const auto& group) { return group.name; }), roundings);
+    std::vector<std::string> names;
+    for (const records::Group& group : groups_) names.push_back(group.name);
+    run_sets(out, each_alone(names), roundings);
   } else {
     const auto sets = plan::first_runs(out, most);
     run_sets(out, sets, roundings);
@@ -324,12 +326,12 @@ void Calibration::solo_runs(records::Measurements& out) {
     for (size_t rounds = kContests; rounds > 0 && left > 0; --rounds) {
       const auto names = plan::uncertain_groups(out, bytes, (left + rounds - 1) / rounds);
       if (names.empty()) break;
-      run_sets(out, each_alone(names, std::identity()), roundings);
+      run_sets(out, each_alone(names), roundings);
       left -= names.size();
     }
     // Codes that are better in the mean are not so for every group.
     if (!plain)
-      run_sets(out, each_alone(plan::costly_groups(out, bytes, groups_.size() / 6), std::identity()), {"plain"});
+      run_sets(out, each_alone(plan::costly_groups(out, bytes, groups_.size() / 6)), {"plain"});
   }
   const auto quality = plan::prediction_quality(out);
   const bool poor = !full && quality.run > 2 && quality.rank_correlation < kPoorCorrelation;

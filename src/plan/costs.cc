@@ -98,10 +98,10 @@ struct Gain {
 
 /// The gains of all groups that were run alone. Where a group was run with both roundings, the run recorded last
 /// counts: that of the rounding that is not plain.
-std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<records::Group>& groups) {
+std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<records::Group>& groups,
+                                     const Expected& expected) {
   std::map<std::string, const records::Group*> by_name;
   for (const auto& group : groups) by_name[group.name] = &group;
-  const Expected expected(m);
   std::map<std::string, Gain> out;
   for (const records::SoloRun& run : m.solo) {
     const records::Group& group = *by_name.at(run.group);
@@ -159,10 +159,9 @@ using LogGains = std::map<std::string, std::array<double, 2>>;
 
 /// The gains of the groups that were not run alone, or of `without` as if it had not been: from those of others, and
 /// scaled to what joint runs leave. Empty without any runs.
-LogGains predicted_gains(const Measurements& m, const std::vector<records::Group>& groups,
+LogGains predicted_gains(const Measurements& m, const std::vector<records::Group>& groups, const Expected& expected,
                          const std::map<std::string, Gain>& gains, const std::string& without = "") {
   LogGains out;
-  const Expected expected(m);
   std::map<std::string_view, const records::Group*> by_name;
   for (const records::Group& group : groups) {
     by_name[group.name] = &group;
@@ -246,9 +245,9 @@ bool has_costs(const Measurements& measurements) {
 
 std::vector<GroupCosts> predict_costs(const Measurements& m) {
   const auto groups = records::group_linears(m.inventory, m.fuse);
-  const auto gains = gains_of(m, groups);
-  const LogGains others = predicted_gains(m, groups, gains);
   const Expected expected(m);
+  const auto gains = gains_of(m, groups, expected);
+  const LogGains others = predicted_gains(m, groups, expected, gains);
   std::vector<std::string> roundings = {"plain"};
   if (!m.rounding.plain()) roundings.push_back(m.rounding.kind);
   std::vector<GroupCosts> out;
@@ -289,13 +288,14 @@ std::vector<GroupCosts> predict_costs(const Measurements& m) {
 
 PredictionQuality prediction_quality(const Measurements& m) {
   const auto groups = records::group_linears(m.inventory, m.fuse);
-  const auto gains = gains_of(m, groups);
+  const Expected expected(m);
+  const auto gains = gains_of(m, groups, expected);
   PredictionQuality out{.run = std::ssize(gains), .groups = std::ssize(groups)};
   std::vector<double> measured, predicted;
   for (const records::Group& group : groups) {
     const auto own = gains.find(group.name);
     if (own == gains.end()) continue;
-    const LogGains others = predicted_gains(m, groups, gains, group.name);
+    const LogGains others = predicted_gains(m, groups, expected, gains, group.name);
     const auto gain = others.find(group.name);
     if (gain == others.end()) continue;
     const bool rounded = find_run(m, group.name, m.rounding.kind) != nullptr && !m.rounding.plain();
