@@ -214,10 +214,12 @@ void Calibration::prepare(InputSet& set, const std::string& name) {
   set.walk = std::make_unique<measure::Walk>(model_.runner, set.items);
 }
 
-/// Codes that are chosen for the data alone harm text of other kinds: nibble's own texts count as well, the first
-/// window of each, as long as they have no more rows than the data, or are few.
+/// Codes that are chosen for the data alone harm text of other kinds, and texts are no fair sample of the next text:
+/// nibble's own count as well. Beside pictures, whose own tokens should not drown in them, the first window of each, as
+/// long as these have no more rows than the data; beside plain texts also the second, and so on, up to four times the
+/// rows of these. Where the data are few, some windows in any case.
 void Calibration::add_guard() {
-  constexpr int64_t kWindow = 256;
+  constexpr int64_t kWindow = 256, kTexts = 4;
   constexpr size_t kFew = 16;
   const std::string file = guard_file();
   if (std::any_of(options_.data.begin(), options_.data.end(), [&](const std::string& data) {
@@ -225,20 +227,31 @@ void Calibration::add_guard() {
         return std::filesystem::equivalent(data, file, ignored);
       }))
     return;
-  const std::array<int64_t, 2>& data = calibration_.walk->rows();
-  int64_t room = data[0] + data[1];
-  std::vector<data::Item> texts;
+  int64_t pictures = 0, texts = 0;
+  for (const data::Item& item : calibration_.items)
+    (item.prompt.pictures.empty() ? texts : pictures) += data::rows_of(item);
+  std::vector<std::vector<data::Item>> windows;  // of each text
+  size_t longest = 0;
   for (const data::Sample& sample : data::read_samples({&file, 1})) {
-    auto windows = data::make_items({&sample, 1}, model_.maker, std::min(options_.window, kWindow));
-    if (windows.empty()) continue;
-    room -= std::ssize(windows[0].prompt.ids) + std::ssize(windows[0].answer);
-    if (room < 0 && texts.size() >= kFew) break;
-    texts.push_back(std::move(windows[0]));
+    windows.push_back(data::make_items({&sample, 1}, model_.maker, std::min(options_.window, kWindow)));
+    longest = std::max(longest, windows.back().size());
+  }
+  std::vector<data::Item> chosen;
+  int64_t rows = 0;
+  for (size_t turn = 0; turn < longest; ++turn) {
+    const int64_t most = (turn == 0 ? pictures : 0) + kTexts * texts;
+    for (std::vector<data::Item>& of_text : windows) {
+      if (turn >= of_text.size()) continue;
+      rows += data::rows_of(of_text[turn]);
+      if (rows > most && chosen.size() >= kFew) break;
+      chosen.push_back(std::move(of_text[turn]));
+    }
+    if (rows > most) break;
   }
   guarded_.items = calibration_.items;
-  for (data::Item& text : texts) guarded_.items.push_back(std::move(text));
+  for (data::Item& text : chosen) guarded_.items.push_back(std::move(text));
   guarded_.walk = std::make_unique<measure::Walk>(model_.runner, guarded_.items);
-  rounding_.guard = std::ssize(texts);
+  rounding_.guard = std::ssize(chosen);
 }
 
 void Calibration::make_lockstep(InputSet& set, const std::string& name) {

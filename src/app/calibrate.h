@@ -96,11 +96,11 @@ std::array<records::Interval, 2> kl_by_modality(std::span<const records::Measure
 
 /// Runs the plan beside a ranking by activation errors of the same bytes and rounding; where its real KL differs from
 /// the predicted, groups are un-quantized and quantized one at a time around it and the plan is made again within the
-/// budget, as long as that lowers the real KL. Returns the plan of the lowest typical KL, over the held-out inputs that were
-/// given as such, else over all inputs; all runs are in its verification. Budgets "kl:X" and "match": the smallest
-/// plan whose real KL on the held-out inputs (for match: the upper end of its interval) keeps the limit. Without
-/// held-out inputs the plan comes back as it is.
+/// budget, as long as that lowers the real KL. Returns the plan of the lowest typical KL, over the held-out inputs that
+/// were given as such, else over all inputs; of both modalities as plan::objective_for these weights takes them. All
+/// runs are in its verification. Budgets "kl:X" and "match": the smallest plan whose real KL on the held-out inputs
+/// (for match: the upper end of its interval) keeps the limit. Without held-out inputs the plan comes back as it is.
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
-                                records::Plan plan);
+                                records::Plan plan, const std::optional<std::array<double, 2>>& weights);
 
 }  // namespace nibble::app

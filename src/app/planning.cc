@@ -109,7 +109,7 @@ records::Plan Planner::plan(const std::string& policy, const std::string& roundi
     return out;
   }
   if (policy == "dynamic" && !options_.no_verify)
-    out = verify_and_repair(*calibration_, measurements_, std::move(out));
+    out = verify_and_repair(*calibration_, measurements_, std::move(out), preferences.weights);
   out.held_out = !out.measurements_digest.empty() && !calibration_->held_out().items.empty() &&
                  options_.calibration.verify.empty();
   return out;

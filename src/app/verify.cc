@@ -32,35 +32,40 @@ Kl typical(std::span<const records::MeasuredInput> inputs, std::span<const doubl
 
 class Verifier {
  public:
-  Verifier(Calibration& calibration, const records::Measurements& measurements, const records::Plan& plan)
+  Verifier(Calibration& calibration, const records::Measurements& measurements, const records::Plan& plan,
+           const std::optional<Kl>& weights)
       : calibration_(calibration),
         measurements_(measurements),
         plan_(plan),
-        costs_(plan::predict_costs(measurements)) {
+        costs_(plan::predict_costs(measurements)),
+        objective_(plan::objective_for(costs_, weights)) {
     verification_.data =
         calibration.options().verify.empty() ? measurements.data : calibration.options().verify;
     for (const auto& input : calibration.held_out().inputs)
       ++verification_.inputs[static_cast<size_t>(input.modality)];
   }
 
-  /// For budgets in bytes: the ranking by activation error is the reference. It stays where it cures the model by
-  /// itself, plain codes and all, and the held-out inputs do not show that another plan beats it: such a plan does
-  /// not lean on the calibration data where inputs are of another kind.
+  /// For budgets in bytes: the best of the plan, its repairs and the ranking by activation error. The ranking stays
+  /// where it cures the model by itself, plain codes and all, and the held-out inputs do not show that another plan
+  /// beats it: such a plan does not lean on the calibration data where inputs are of another kind.
   records::Plan within_bytes() {
-    judge("activation error", plan::choice_of_plan(costs_, rank_by_activation_error()));
+    const records::Plan ranking = rank_by_activation_error();
+    judge("activation error", plan::choice_of_plan(costs_, ranking));
     judge("dynamic", plan::choice_of_plan(costs_, plan_));
     for (int round = 1; round <= kRepairs; ++round)
       if (!judge(fmt::format("repaired {}", round), repaired())) break;
-    if (verification_.chosen != 0 && !told_apart(0, verification_.chosen) && cures(seen_[0])) {
+    if (verification_.chosen != 0 && !beats(verification_.chosen, 0) && cures(seen_[0])) {
       verification_.chosen = 0;
       best_ = seen_[0];
     }
-    return result();
+    records::Plan out = result();
+    if (verification_.chosen == 0)
+      for (size_t i = 0; i < out.decisions.size(); ++i) out.decisions[i].reason = ranking.decisions[i].reason;
+    return out;
   }
 
   /// For budgets in KL: the smallest plan that keeps the limit, found by aiming at more or less predicted KL.
   records::Plan within_kl(const Kl& limit, bool upper_end) {
-    reference_ = limit;
     double aim = 1;  // share of the limit that is aimed at
     double failed = std::numeric_limits<double>::infinity();
     bool kept = false;  // the limit, by the last run
@@ -131,18 +136,15 @@ class Verifier {
     return run.kl;
   }
 
-  /// Runs a choice; false when it was run before or is no better than the best so far. The first is what the
-  /// others are held against.
+  /// Runs a choice; false when it was run before or is no better than the best so far.
   bool judge(const std::string& label, const std::vector<int>& chosen) {
     if (std::find(seen_.begin(), seen_.end(), chosen) != seen_.end()) return false;
     seen_.push_back(chosen);
     run(label, like(chosen), chosen);
-    const Kl kl = over_all_inputs(chosen);
-    if (best_.empty()) reference_ = kl;
-    const double ratio = plan::worst_ratio(kl, reference_);
-    if (!best_.empty() && ratio >= best_ratio_) return false;
+    const double score = objective_(over_all_inputs(chosen));
+    if (!best_.empty() && score >= best_score_) return false;
     best_ = chosen;
-    best_ratio_ = ratio;
+    best_score_ = score;
     verification_.chosen = std::ssize(verification_.runs) - 1;
     return true;
   }
@@ -165,21 +167,25 @@ class Verifier {
     return *run.typical;
   }
 
-  /// True where one run has less KL than another on the inputs of some modality, by the 95 % interval of the
-  /// difference from input to input.
-  bool told_apart(int64_t a, int64_t b) {
-    const auto &first = kl_of_inputs_[static_cast<size_t>(a)], &second = kl_of_inputs_[static_cast<size_t>(b)];
-    std::vector<double> difference(first.size());
-    std::transform(first.begin(), first.end(), second.begin(), difference.begin(), std::minus());
+  /// True where run a has less KL than run b on the held-out inputs of some modality that counts, by the 95 %
+  /// interval of the difference from input to input.
+  bool beats(int64_t a, int64_t b) {
+    const auto &less = kl_of_inputs_[static_cast<size_t>(a)], &more = kl_of_inputs_[static_cast<size_t>(b)];
+    std::vector<double> difference(less.size());
+    std::transform(more.begin(), more.end(), less.begin(), difference.begin(), std::minus());
     const auto intervals = kl_by_modality(calibration_.held_out().inputs, difference);
-    return std::any_of(intervals.begin(), intervals.end(), [](const auto& i) { return i.low > 0 || i.high < 0; });
+    for (size_t m = 0; m < 2; ++m)
+      if (objective_.counts(m) && intervals[m].low > 0) return true;
+    return false;
   }
 
   /// True where a choice takes nearly all of the harm of all-4-bit away with plain codes too; both are run.
   bool cures(const std::vector<int>& chosen) {
     constexpr double kLeft = 0.01;
     std::vector<int> plain(chosen.size(), 0);  // the first option of each group
-    const Kl all4 = means(run("all 4 bit, plain codes", like(plain), plain));
+    Kl all4 = means(run("all 4 bit, plain codes", like(plain), plain));
+    for (size_t m = 0; m < 2; ++m)
+      if (!objective_.counts(m)) all4[m] = 0;
     const Assignment kept = assignment(chosen);
     for (size_t g = 0; g < chosen.size(); ++g)
       if (kept[g] == Stored::as_source) plain[g] = chosen[g];
@@ -231,8 +237,7 @@ class Verifier {
                          (before.kl[m] > 0 ? costs_[groups[i]].options[o].kl[m] / before.kl[m] : 1);
       }
     }
-    return plan::choose_worst_ratio(costs, plan_.budget_bytes - measurements_.inventory.other_bytes,
-                                    reference_);
+    return plan::choose(costs, plan_.budget_bytes - measurements_.inventory.other_bytes, objective_);
   }
 
   void keep_everything() {
@@ -246,7 +251,7 @@ class Verifier {
     out.measurements_digest = plan_.measurements_digest;
     out.curve = plan_.curve;
     if (!plan_.budget.empty() && plan::kl_budget(plan_.budget, measurements_)) out.budget_bytes = out.bytes;
-    out.verification = std::move(verification_);
+    out.verification = verification_;
     return out;
   }
 
@@ -254,21 +259,21 @@ class Verifier {
   const records::Measurements& measurements_;
   const records::Plan& plan_;
   std::vector<GroupCosts> costs_;
+  plan::Objective objective_;
   records::Verification verification_;
-  Kl reference_{};
   std::vector<std::vector<int>> seen_;
   std::vector<std::vector<double>> kl_of_inputs_;  // by run
   std::vector<int> best_, last_;
-  double best_ratio_ = 0;
+  double best_score_ = 0;
   int64_t best_bytes_ = 0;
 };
 
 }  // namespace
 
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
-                                records::Plan plan) {
+                                records::Plan plan, const std::optional<std::array<double, 2>>& weights) {
   if (calibration.held_out().items.empty() || !plan::has_costs(measurements)) return plan;
-  Verifier verifier(calibration, measurements, plan);
+  Verifier verifier(calibration, measurements, plan, weights);
   if (const auto limit = plan::kl_budget(plan.budget, measurements))
     return verifier.within_kl(*limit, plan.budget == "match");
   return verifier.within_bytes();

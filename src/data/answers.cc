@@ -5,13 +5,14 @@
 #include "base/progress.h"
 
 namespace nibble::data {
-namespace {
 
 int64_t rows_of(const Item& item) {
   auto rows = static_cast<int64_t>(item.prompt.ids.size() + item.answer.size());
   for (const run::Picture& p : item.prompt.pictures) rows += p.patches();
   return rows;
 }
+
+namespace {
 
 /// Says where batches of at most `limit` rows begin.
 class Cut {

@@ -10,11 +10,13 @@
 namespace nibble::plan {
 namespace {
 
+/// The sum of those that count; one that is no number is more than any that is.
 double weighted(const std::array<double, 2>& kl, const std::array<double, 2>& weights) {
+  constexpr double kMost = std::numeric_limits<double>::max() / 1e6;
   double sum = 0;
   for (size_t m = 0; m < 2; ++m)
     if (weights[m] > 0) sum += weights[m] * kl[m];
-  return std::min(sum, std::numeric_limits<double>::max() / 1e6);
+  return sum < kMost ? sum : kMost;
 }
 
 }  // namespace
@@ -75,6 +77,19 @@ std::vector<int> choose_worst_ratio(std::span<const GroupCosts> costs, int64_t b
     best = std::move(chosen);
   }
   return best;
+}
+
+double Objective::operator()(const std::array<double, 2>& kl) const {
+  return weights ? weighted(kl, *weights) : worst_ratio(kl, reference);
+}
+
+Objective objective_for(std::span<const GroupCosts> costs, const std::optional<std::array<double, 2>>& weights) {
+  return {.weights = weights, .reference = predicted_kl(costs, choose_within(costs, 0, {1, 1}))};
+}
+
+std::vector<int> choose(std::span<const GroupCosts> costs, int64_t budget, const Objective& objective) {
+  return objective.weights ? choose_within(costs, budget, *objective.weights)
+                           : choose_worst_ratio(costs, budget, objective.reference);
 }
 
 }  // namespace nibble::plan

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,5 +27,21 @@ std::vector<int> choose_worst_ratio(std::span<const GroupCosts> costs, int64_t b
 
 /// KL over reference, the larger over the modalities; a reference of 0 is left out, a KL that is no number is infinite.
 double worst_ratio(const std::array<double, 2>& kl, const std::array<double, 2>& reference);
+
+/// What plans are chosen and compared by: one number of a KL of each modality, the less the better.
+struct Objective {
+  std::optional<std::array<double, 2>> weights;  // the weighted sum, or
+  std::array<double, 2> reference{};             // worst_ratio to these; a modality with 0 takes no part
+
+  double operator()(const std::array<double, 2>& kl) const;
+  /// False for a modality that changes nothing.
+  bool counts(size_t modality) const { return (weights ? *weights : reference)[modality] > 0; }
+};
+
+/// By the weights that a user gave, or by the worst ratio to all-4-bit with the better codes of each group.
+Objective objective_for(std::span<const GroupCosts> costs, const std::optional<std::array<double, 2>>& weights);
+
+/// choose_within the weights, or choose_worst_ratio.
+std::vector<int> choose(std::span<const GroupCosts> costs, int64_t budget, const Objective& objective);
 
 }  // namespace nibble::plan

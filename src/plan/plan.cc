@@ -104,16 +104,6 @@ std::vector<GroupCosts> costs_for(const records::Measurements& measurements, con
   return costs;
 }
 
-/// KL of all-4-bit with the better of its roundings.
-std::array<double, 2> all4_kl(std::span<const GroupCosts> costs) {
-  return predicted_kl(costs, choose_within(costs, 0, {1, 1}));
-}
-
-std::vector<int> choose(std::span<const GroupCosts> costs, int64_t budget, const Preferences& preferences) {
-  if (preferences.weights) return choose_within(costs, budget, *preferences.weights);
-  return choose_worst_ratio(costs, budget, all4_kl(costs));
-}
-
 }  // namespace
 
 std::vector<int> choose_for_kl(std::span<const GroupCosts> costs, const std::array<double, 2>& limit) {
@@ -195,11 +185,12 @@ std::vector<records::CurvePoint> pareto_curve(const records::Measurements& measu
   std::vector<records::CurvePoint> out;
   if (!has_costs(measurements)) return out;
   const auto costs = costs_for(measurements, preferences);
+  const Objective objective = objective_for(costs, preferences.weights);
   const int64_t other = measurements.inventory.other_bytes;
   const auto all4 = static_cast<double>(measurements.inventory.bytes_all4() - other);
   const auto all16 = static_cast<double>(measurements.inventory.bytes_all16() - other);
   for (const double share : {0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.22, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0}) {
-    const auto chosen = choose(costs, static_cast<int64_t>(all4 + share * (all16 - all4)), preferences);
+    const auto chosen = choose(costs, static_cast<int64_t>(all4 + share * (all16 - all4)), objective);
     const records::CurvePoint point{other + chosen_bytes(costs, chosen), predicted_kl(costs, chosen)};
     if (out.empty() || point.bytes > out.back().bytes) out.push_back(point);
   }
@@ -214,6 +205,8 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
   const auto limit = kl_budget(budget, measurements);
   if (limit && (policy != "dynamic" || !has_costs(measurements)))
     fail("budget \"{}\" is for policy dynamic with solo runs; measure with --effort auto or full", budget);
+  if (limit && preferences.weights)
+    fail("budget \"{}\" holds for each modality on its own: --weights has no part in it", budget);
   if (!budget.empty() && !limit) plan.budget_bytes = parse_budget(budget, inventory);
   if (help.needs_budget && budget.empty()) fail("policy \"{}\" needs a budget, such as 10%", policy);
   if (help.needs_measurements) check_measured(measurements, policy);
@@ -221,7 +214,8 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
   if (policy == "dynamic" && has_costs(measurements)) {
     const auto costs = costs_for(measurements, preferences);
     const auto chosen = limit ? choose_for_kl(costs, *limit)
-                              : choose(costs, plan.budget_bytes - inventory.other_bytes, preferences);
+                              : choose(costs, plan.budget_bytes - inventory.other_bytes,
+                                       objective_for(costs, preferences.weights));
     plan = plan_of_choice(measurements, costs, chosen, plan);
     plan.curve = pareto_curve(measurements, preferences);
     if (limit) plan.budget_bytes = plan.bytes;

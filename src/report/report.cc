@@ -303,6 +303,7 @@ Table runs_table(const records::Verification& verification) {
     columns.push_back({"predicted KL, " + name, Align::right});
     if (decided) columns.push_back({"real KL, the same " + name, Align::right});
     columns.push_back({"real KL, other " + name, Align::right});
+    columns.push_back({"typical KL, all " + name, Align::right});
   }
   Table table(std::move(columns));
   for (size_t i = 0; i < verification.runs.size(); ++i) {
@@ -315,6 +316,7 @@ Table runs_table(const records::Verification& verification) {
       if (decided)
         cells.push_back(run.decided ? fmt::format("{:#.3g}", (*run.decided)[static_cast<size_t>(m)]) : "");
       cells.push_back(with_interval(run.kl[static_cast<size_t>(m)]));
+      cells.push_back(run.typical ? fmt::format("{:#.3g}", (*run.typical)[static_cast<size_t>(m)]) : "");
     }
     table.add_row(std::move(cells));
   }

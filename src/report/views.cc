@@ -90,15 +90,16 @@ std::string kl_text(const std::array<double, 2>& kl) {
   return fmt::format("{:#.3g}", kl[0] + kl[1]);
 }
 
-/// Every plan that was run for real, the written one marked.
+/// Every plan that was run for real, the written one marked, with the typical KL by which it was chosen.
 std::string verification_text(const records::Verification& verification) {
   const bool pictures = verification.inputs[0] > 0, texts = verification.inputs[1] > 0;
-  const bool decided = ran_where_decided(verification);
+  const bool typical = std::any_of(verification.runs.begin(), verification.runs.end(),
+                                   [](const records::VerifiedRun& run) { return run.typical.has_value(); });
   std::vector<Column> columns = {{"plans that were run"}, {"tensor data", Align::right}, {"kept", Align::right}};
   for (const auto& [there, name] : {std::pair{pictures, "pictures"}, std::pair{texts, "texts"}})
     if (there) {
       columns.push_back({fmt::format("predicted KL, {}", name), Align::right});
-      if (decided) columns.push_back({"real", Align::right});
+      if (typical) columns.push_back({"typical, all of them", Align::right});
       columns.push_back({fmt::format("real, held-out {}", name), Align::right});
     }
   Table table(std::move(columns));
@@ -109,7 +110,7 @@ std::string verification_text(const records::Verification& verification) {
     for (size_t m = 0; m < 2; ++m)
       if (verification.inputs[m] > 0) {
         row.push_back(fmt::format("{:#.3g}", run.predicted[m]));
-        if (decided) row.push_back(run.decided ? fmt::format("{:#.3g}", (*run.decided)[m]) : "");
+        if (typical) row.push_back(run.typical ? fmt::format("{:#.3g}", (*run.typical)[m]) : "");
         row.push_back(with_interval(run.kl[m]));
       }
     table.add_row(std::move(row));

@@ -68,6 +68,36 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   EXPECT_GE(found(temp("plain")), 7);
 }
 
+// TheMainJob: long under sanitizers.
+TEST_F(Cli, TheMainJobHeedsWeightsOfTheModalitiesToTheEnd) {
+  std::ifstream texts(NIBBLE_ROOT "/texts/calibration.jsonl");
+  std::ofstream few(temp("few.jsonl"));
+  std::string line;
+  for (int i = 0; i < 8 && std::getline(texts, line); ++i) {
+    io::Json text = io::parse_json(line, "text");
+    text["text"] = text["text"].get<std::string>().substr(0, 300);
+    few << text << "\n";
+  }
+  few.close();
+  const std::string job = "quantize " + kModel + " --data " NIBBLE_ROOT "/pictures/calibration --data " +
+                          temp("few.jsonl") + " --no-guard --budget 8% -o ";
+  std::array<io::Json, 2> made;
+  for (size_t m = 0; m < 2; ++m) {
+    const Outcome o = nibble(job + temp(m == 0 ? "pictures" : "texts") + " --weights " + (m == 0 ? "1,0" : "0,1"));
+    ASSERT_EQ(o.code, 0) << o.err;
+    made[m] = io::read_json(fs::path(temp(m == 0 ? "pictures" : "texts")) / "nibble.json")["plan"];
+    // Of the plans that were compared, the least typical KL of the modality that counts.
+    const io::Json& verification = made[m]["verification"];
+    const char* name = m == 0 ? "vision" : "text";
+    const double chosen = verification["runs"][verification["chosen"].get<size_t>()]["typical"][name].get<double>();
+    for (const io::Json& run : verification["runs"]) {
+      if (!run.contains("typical")) continue;
+      EXPECT_LE(chosen, run["typical"][name].get<double>()) << run["label"];
+    }
+  }
+  EXPECT_NE(made[0]["decisions"], made[1]["decisions"]);
+}
+
 TEST_F(Cli, RecordedSizesAreExactWhetherABudgetNeedsThemOrNot) {
   for (const std::string policy : {"all", "vision", "int8", "none"}) {
     const auto plan = [&](const std::string& out, const std::string& budget) {

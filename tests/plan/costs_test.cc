@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <random>
 #include <set>
 
@@ -343,6 +344,21 @@ TEST(Choose, AModalityWithoutAReferenceTakesNoPart) {
   EXPECT_EQ(choose_worst_ratio(costs, 900, {1, 0}), choose_within(costs, 900, {1, 0}));
 }
 
+TEST(Choose, TheObjectiveIsAWeightedSumOrTheWorstRatioToAllFourBit) {
+  const auto costs = random_costs(8, 6);
+  const auto all4 = predicted_kl(costs, std::vector<int>(8, 0));
+  const Objective by_ratio = objective_for(costs, {});
+  EXPECT_EQ(by_ratio.reference, all4);
+  EXPECT_DOUBLE_EQ(by_ratio({all4[0] / 4, all4[1] / 2}), 0.5);
+  EXPECT_EQ(choose(costs, 900, by_ratio), choose_worst_ratio(costs, 900, all4));
+  const Objective text = objective_for(costs, std::array{0.0, 2.0});
+  EXPECT_EQ(text({std::numeric_limits<double>::infinity(), 3}), 6) << "pictures do not count";
+  EXPECT_GT(text({0, std::numeric_limits<double>::quiet_NaN()}), 1e100);
+  EXPECT_FALSE(text.counts(0));
+  EXPECT_TRUE(text.counts(1));
+  EXPECT_EQ(choose(costs, 900, text), choose_within(costs, 900, {0, 2}));
+}
+
 TEST(Choose, TheSmallestPlanThatKeepsAKl) {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     const auto costs = random_costs(9, seed);
@@ -378,6 +394,7 @@ TEST(Plan, DynamicWithSoloRunsTakesTheLeastPredictedKl) {
   EXPECT_LE((*small.predicted)[1], (*plan.predicted)[1] * 2);
   EXPECT_LE(small.bytes, plan.bytes);
   EXPECT_EQ(make_plan(world.m, "dynamic", "match").budget, "match");
+  EXPECT_THROW(make_plan(world.m, "dynamic", "kl:0.1", {.weights = std::array{1.0, 0.0}}), Error);
 }
 
 }  // namespace
