@@ -227,9 +227,11 @@ void Calibration::add_guard() {
         return std::filesystem::equivalent(data, file, ignored);
       }))
     return;
-  int64_t pictures = 0, texts = 0;
+  int64_t texts = 0;
   for (const data::Item& item : calibration_.items)
-    (item.prompt.pictures.empty() ? texts : pictures) += data::rows_of(item);
+    if (item.prompt.pictures.empty()) texts += data::rows_of(item);
+  const std::array<int64_t, 2>& data = calibration_.walk->rows();
+  const int64_t pictures = data[0] + data[1] - texts;
   std::vector<std::vector<data::Item>> windows;  // of each text
   size_t longest = 0;
   for (const data::Sample& sample : data::read_samples({&file, 1})) {
