@@ -177,8 +177,8 @@ void add_compute(CLI::App* command, Common& common) {
       ->type_name("TYPE");
 }
 
-void add_budget(CLI::App* command, std::string& budget) {
-  command
+CLI::Option* add_budget(CLI::App* command, std::string& budget) {
+  return command
       ->add_option("--budget", budget,
                    fmt::format("10% (over all-4-bit), 1.81GiB, 4.6bpw, kl:0.001 (nats), match (what bf16 "
                                "activations cost) (default: {})",

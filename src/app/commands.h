@@ -42,7 +42,7 @@ void add_model(CLI::App* command, std::string& model, const std::string& also = 
 void add_data(CLI::App* command, std::vector<std::string>& data, int64_t& window);
 void add_max_new_tokens(CLI::App* command, int64_t& tokens);
 void add_compute(CLI::App* command, Common& common);
-void add_budget(CLI::App* command, std::string& budget);
+CLI::Option* add_budget(CLI::App* command, std::string& budget);
 void add_policy(CLI::App* command, std::string& budget, std::string& policy);
 void add_calibration(CLI::App* command, CalibrationOptions& options);
 void add_save_every(CLI::App* command, CalibrationOptions& options);
