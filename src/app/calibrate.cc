@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <iterator>
 #include <random>
 #include <set>
 
@@ -31,43 +30,25 @@ constexpr size_t kContests = 5;
 /// Predictions that rank the groups that were run no better than this are said to be poor.
 constexpr double kPoorCorrelation = 0.5;
 
-/// Samples of one picture stay together, so that what judges was not seen: their key, in order.
-std::string key_of(const data::Sample& sample) {
-  if (sample.plain) return sample.id.substr(0, sample.id.find('#'));
-  return sample.images.empty() ? sample.id : sample.images[0].string();
-}
-
-/// The keys of samples, each once, in the order in which they come.
-std::vector<std::string> keys_of(std::span<const data::Sample> samples) {
-  std::vector<std::string> keys;
-  for (const data::Sample& sample : samples)
-    if (std::string key = key_of(sample); std::find(keys.begin(), keys.end(), key) == keys.end())
-      keys.push_back(std::move(key));
-  return keys;
-}
-
-/// As many keys as there are, drawn with replacement, each with all its samples.
+/// As many groups as there are, drawn with replacement, each with all its samples.
 std::vector<data::Sample> resampled(std::span<const data::Sample> samples, int64_t seed) {
-  const std::vector<std::string> keys = keys_of(samples);
+  const auto groups = data::groups_of(samples);
   std::mt19937_64 generator(records::kBootstrapSeed + static_cast<uint64_t>(seed));
   std::vector<data::Sample> out;
-  for (size_t i = 0; i < keys.size(); ++i) {
-    const std::string& key = keys[records::draw(generator, keys.size())];
-    std::copy_if(samples.begin(), samples.end(), std::back_inserter(out),
-                 [&](const data::Sample& sample) { return key_of(sample) == key; });
-  }
+  for (size_t i = 0; i < groups.size(); ++i)
+    for (const size_t member : groups[records::draw(generator, groups.size())]) out.push_back(samples[member]);
   return out;
 }
 
-/// Moves every kHeldOut-th key's samples to a set of their own.
+/// Moves every kHeldOut-th group of samples to a set of their own.
 std::vector<data::Sample> take_held_out(std::vector<data::Sample>& samples) {
-  const std::vector<std::string> keys = keys_of(samples);
+  const auto groups = data::groups_of(samples);
   std::vector<data::Sample> kept, held;
-  if (keys.size() < kFewest) return held;
-  for (data::Sample& sample : samples) {
-    const auto at = std::find(keys.begin(), keys.end(), key_of(sample)) - keys.begin();
-    (static_cast<size_t>(at) % kHeldOut == kHeldOut - 1 ? held : kept).push_back(std::move(sample));
-  }
+  if (groups.size() < kFewest) return held;
+  std::vector<bool> holds(samples.size());
+  for (size_t g = kHeldOut - 1; g < groups.size(); g += kHeldOut)
+    for (const size_t member : groups[g]) holds[member] = true;
+  for (size_t i = 0; i < samples.size(); ++i) (holds[i] ? held : kept).push_back(std::move(samples[i]));
   samples = std::move(kept);
   return held;
 }

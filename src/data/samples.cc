@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <map>
 #include <set>
 #include <system_error>
 
@@ -117,6 +118,14 @@ void read_folder(const fs::path& folder, std::vector<Sample>& out) {
   }
 }
 
+/// What samples stay together by: their pictures, or where they have none their line.
+std::vector<std::string> keys_of(const Sample& sample) {
+  if (sample.images.empty()) return {sample.id};
+  std::vector<std::string> keys;
+  for (const fs::path& image : sample.images) keys.push_back(image.string());
+  return keys;
+}
+
 }  // namespace
 
 std::vector<Sample> read_samples(std::span<const std::string> files) {
@@ -142,6 +151,30 @@ void check_samples(std::span<const std::string> files) {
     if (!seen.insert(fs::weakly_canonical(name, ignored)).second)
       fail("{}: is given twice; its inputs would count double", name);
   }
+}
+
+std::vector<std::vector<size_t>> groups_of(std::span<const Sample> samples) {
+  std::vector<size_t> first(samples.size());  // an earlier sample of the same group, or itself
+  const auto root = [&](size_t i) {
+    while (first[i] != i) i = first[i] = first[first[i]];
+    return i;
+  };
+  std::map<std::string, size_t> seen;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    first[i] = i;
+    for (const std::string& key : keys_of(samples[i])) {
+      const size_t a = root(seen.emplace(key, i).first->second), b = root(i);
+      first[std::max(a, b)] = std::min(a, b);
+    }
+  }
+  std::vector<std::vector<size_t>> groups;
+  std::map<size_t, size_t> group_of;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const auto [at, fresh] = group_of.emplace(root(i), groups.size());
+    if (fresh) groups.emplace_back();
+    groups[at->second].push_back(i);
+  }
+  return groups;
 }
 
 }  // namespace nibble::data

@@ -112,5 +112,20 @@ TEST(Samples, BadInputIsNamedByFileAndLine) {
               HasSubstr("circle.png: cannot look at it"));
 }
 
+TEST(Samples, ThoseThatShareAPictureBelongTogether) {
+  const auto sample = [](std::string id, std::vector<fs::path> images) {
+    Sample out;
+    out.id = std::move(id);
+    out.images = std::move(images);
+    return out;
+  };
+  const std::vector<Sample> samples = {sample("0", {"a"}),      sample("1", {"b"}), sample("2", {}),
+                                       sample("3", {"c", "b"}), sample("4", {"d"}), sample("5", {"a"}),
+                                       sample("6", {}),         sample("7", {"d", "c"})};
+  using Groups = std::vector<std::vector<size_t>>;
+  EXPECT_EQ(groups_of(samples), (Groups{{0, 5}, {1, 3, 4, 7}, {2}, {6}}));
+  EXPECT_TRUE(groups_of({}).empty());
+}
+
 }  // namespace
 }  // namespace nibble::data
