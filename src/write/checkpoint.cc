@@ -14,6 +14,7 @@
 #include "records/made.h"
 #include "write/items.h"
 #include "write/layouts/bitsandbytes.h"
+#include "write/own_files.h"
 #include "write/resume.h"
 #include "write/skip_list.h"
 
@@ -234,7 +235,8 @@ io::OutputFolder open_output(const model::Binding& source, const fs::path& out, 
       fail("{}: is or holds the 16-bit checkpoint itself ({}); choose another folder for -o", out.string(),
            real.string());
   }
-  return io::OutputFolder(out, force, io::OutputFolder::Leftovers::keep);
+  const auto leftover = [&](const fs::path& folder) { check_own_leftovers(folder, source.checkpoint()); };
+  return io::OutputFolder(out, force, io::OutputFolder::Leftovers::keep, {check_own_output, leftover});
 }
 
 int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan, const fs::path& out,

@@ -13,7 +13,7 @@ namespace nibble::write {
 
 struct Options {
   int64_t max_shard_bytes = 5'000'000'000;  // of tensor data
-  bool force = false;                       // an existing output folder is replaced
+  bool force = false;                       // an existing output folder of nibble's is replaced
   bool allow_nonfinite = false;
   bool likely_sizes = false;  // the plan's bytes and bytes_all4 are made of such (see Plan::set_written)
   /// Linears that the plan does not round plainly, by name: the same each time it is asked.
@@ -26,7 +26,7 @@ struct Options {
 
 /// The folder that a checkpoint is to be written into, for as long as the work takes: a second run on it is
 /// refused. Refuses before any long work: a source that is quantized already; a folder that is the source or
-/// holds it, that exists while `force` is false or is no checkpoint, or that cannot be made.
+/// holds it, that exists while `force` is false or is not nibble's own (own_files.h), or that cannot be made.
 io::OutputFolder open_output(const model::Binding& source, const std::filesystem::path& out, bool force);
 
 /// Writes the source with the plan applied, in the bitsandbytes layout: every linear that the plan does not
