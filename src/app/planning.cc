@@ -11,6 +11,16 @@
 #include "write/checkpoint.h"
 
 namespace nibble::app {
+namespace {
+
+/// What needs no prompts does without a tokenizer, but few readers of the written checkpoint will.
+void tell_of_missing_tokenizer(const model::Binding& source) {
+  const std::filesystem::path path = source.checkpoint().folder() / "tokenizer.json";
+  if (std::error_code ignored; !std::filesystem::exists(path, ignored))
+    tell(fmt::format("{}: is not there, nor will it be in what is made of this checkpoint", path.string()));
+}
+
+}  // namespace
 
 bool needs_codes(const records::Plan& plan) {
   return std::any_of(plan.decisions.begin(), plan.decisions.end(),
@@ -144,6 +154,7 @@ void Planner::finish() {
 void Planner::write(records::Plan& plan, io::OutputFolder& folder, int64_t max_shard_bytes) {
   prepare_codes(plan);
   if (calibration_) calibration_->save();
+  tell_of_missing_tokenizer(source_);
   const write::Options options{
       .max_shard_bytes = max_shard_bytes,
       .allow_nonfinite = options_.calibration.allow_nonfinite,

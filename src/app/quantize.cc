@@ -120,7 +120,7 @@ void add_quantize(CLI::App& app, Common& common) {
   for (const char* planned : {"--budget", "--policy", "--measurements", "--rounding", "--weights"})
     plan->excludes(command->get_option(planned));
   add_size(command, "--max-shard-size", o->max_shard_bytes, "Largest safetensors file")->default_str("5GB");
-  command->add_flag("--force", o->force, "Replace OUT if it exists");
+  command->add_flag("--force", o->force, "Replace OUT if nibble wrote it and it holds nothing else");
   add_json_flag(command, common);
 }
 

@@ -39,8 +39,6 @@ model::Binding open_16bit(const std::string& name) {
   if (const auto unused = source.unused_tensors(); !unused.empty())
     tell(fmt::format("{}: {} tensors that this model does not use are copied as they are: {}{}", name, unused.size(),
                      unused.front(), unused.size() > 1 ? ", ..." : ""));
-  if (!fs::exists(source.checkpoint().folder() / "tokenizer.json"))
-    tell(fmt::format("{}: has no tokenizer.json; neither will what is made of it", name));
   return source;
 }
 

@@ -39,11 +39,12 @@ std::string table_text(const std::vector<write::FileCheck>& files, bool against_
         {{"like source", Align::right}, {"rounded", Align::right}, {"largest weight error", Align::right}});
   report::Table table(columns);
   for (const write::FileCheck& f : files) {
-    std::vector<std::string> row = {f.file, std::to_string(f.tensors), bytes_text(f.bytes),
+    std::vector<std::string> row = {f.file, f.tensors > 0 ? std::to_string(f.tensors) : "-", bytes_text(f.bytes),
                                     f.problems.empty() ? "yes" : "NO"};
     if (against_source)
-      row.insert(row.end(), {std::to_string(f.kept), std::to_string(f.rounded),
-                             f.rounded > 0 ? fmt::format("{:.4g}", f.largest_error) : "-"});
+      row.insert(row.end(),
+                 {f.tensors > 0 ? std::to_string(f.kept) : "-", f.tensors > 0 ? std::to_string(f.rounded) : "-",
+                  f.rounded > 0 ? fmt::format("{:.4g}", f.largest_error) : "-"});
     table.add_row(row);
   }
   std::string text = table.to_text();
@@ -60,11 +61,16 @@ void verify(const Options& o, const Common& common) {
   const model::Binding written(io::resolve_model(o.model));
   std::optional<model::Binding> source;
   if (!o.source.empty()) source.emplace(io::resolve_model(o.source));
-  const auto files = write::verify(written, source ? &*source : nullptr);
+  const auto [files, sides_recorded] = write::verify(written, source ? &*source : nullptr);
   if (common.json)
     print_json(to_json(files));
   else
     print(table_text(files, source.has_value()));
+  if (!sides_recorded)
+    tell(
+        fmt::format("{}: does not record the files beside the weights (an older nibble wrote it): of these, "
+                    "config.json's quantization_config alone was checked",
+                    (written.checkpoint().folder() / "nibble.json").string()));
   std::vector<std::string> problems;
   for (const write::FileCheck& f : files)
     problems.insert(problems.end(), f.problems.begin(), f.problems.end());
@@ -79,9 +85,8 @@ void add_verify(CLI::App& app, Common& common) {
   auto o = std::make_shared<Options>();
   CLI::App* command = add_command(
       app, common, "verify",
-      "Read a written checkpoint again: every tensor against nibble.json, and against the 16-bit source",
-      "nibble verify qwen2-vl-tiny-dynamic --against models/qwen2-vl-tiny",
-      [o, &common] { verify(*o, common); });
+      "Read a written checkpoint again: every tensor and file against nibble.json, and against the 16-bit source",
+      "nibble verify qwen2-vl-tiny-dynamic --against models/qwen2-vl-tiny", [o, &common] { verify(*o, common); });
   add_model(command, o->model);
   command->add_option("--against", o->source, "The 16-bit checkpoint that it was made of")
       ->type_name("MODEL");

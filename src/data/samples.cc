@@ -50,6 +50,8 @@ fs::path picture_of(const io::Json& name, const fs::path& folder, const std::str
   if (!name.is_string()) fail("{}: a picture's path is {}, not a text", what, io::value_text(name));
   const fs::path path = folder / name.get<std::string>();
   std::error_code error;  // names that are too long, links in a circle
+  if (fs::is_directory(path, error))
+    fail("{}: {} is a folder, not a picture; name a file in it", what, printable(path.string()));
   if (!fs::is_regular_file(path, error)) fail("{}: there is no picture {}", what, printable(path.string()));
   return path;
 }

@@ -100,18 +100,21 @@ void Checkpoint::open_indexed(const std::vector<std::string>& names) {
   if (!missing.empty())
     fail("{}: {} of the {} files that it names are missing ({}{}); download them", index_path.string(),
          missing.size(), wanted.size(), missing[0], missing.size() > 1 ? ", ..." : "");
-  for (const auto& name : wanted) {
-    const auto& file = files_.emplace_back(std::make_unique<SafetensorsFile>(folder_ / name));
+  std::map<std::string, const SafetensorsFile*> opened;
+  for (const auto& name : wanted)
+    opened[name] = files_.emplace_back(std::make_unique<SafetensorsFile>(folder_ / name)).get();
+  for (const auto& [name, file] : opened) {
     for (const auto& [tensor, info] : file->tensors()) {
       const auto entry = index.find(tensor);
       if (entry == index.end())
         fail("{}: tensor \"{}\" is in {}, but the index leaves it out; get the index again",
              index_path.string(), printable(tensor), name);
       if (entry->second != name)
-        fail("{}: tensor \"{}\" is said to be in {}, but it is in {}; get the files again",
-             index_path.string(), printable(tensor), entry->second, name);
+        fail("{}: tensor \"{}\" is said to be in {}, but it is in {}; get the files again", index_path.string(),
+             printable(tensor), entry->second,
+             opened.at(entry->second)->tensors().contains(tensor) ? name + " as well" : name);
       tensors_.emplace(tensor, info);
-      where_[tensor] = file.get();
+      where_[tensor] = file;
     }
   }
   for (const auto& [tensor, file] : index)

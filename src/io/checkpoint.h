@@ -88,9 +88,13 @@ class WorkFolder {
  public:
   /// What becomes of an interrupted run's files when there is a state that says what they are.
   enum class Leftovers { remove, keep };
+  /// Throws Error where a folder holds what nibble did not write.
+  using CheckOwn = std::function<void(const std::filesystem::path&)>;
 
-  /// The folder is `target` + `suffix`. Throws Error when it cannot be made or is another run's.
-  WorkFolder(const std::filesystem::path& target, std::string_view suffix, Leftovers leftovers);
+  /// The folder is `target` + `suffix`. Throws Error when it cannot be made or is another run's, and what
+  /// check_own (none where empty) throws of an interrupted run's folder, which stays as it is.
+  WorkFolder(const std::filesystem::path& target, std::string_view suffix, Leftovers leftovers,
+             const CheckOwn& check_own = {});
   ~WorkFolder();
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
@@ -120,16 +124,22 @@ class WorkFolder {
   bool stays_ = false;
 };
 
+/// What tells nibble's own folders from others.
+struct OwnFolders {
+  WorkFolder::CheckOwn written = {};   // of a target that is to be replaced; where there is none, only an empty one is
+  WorkFolder::CheckOwn leftover = {};  // of what an interrupted run left beside the target, lock and state too
+};
+
 /// A folder that becomes visible under its final name only when it is complete: files are written into
 /// `target` + ".partial", and commit() renames it.
 class OutputFolder : public WorkFolder {
  public:
-  /// Throws Error when the target exists and `force` is false, or the parent cannot be written. With `force`,
-  /// an existing target must look like a checkpoint that nibble or transformers wrote (holds config.json and
-  /// no
-  /// ".git") or be empty, must be neither a link nor the current folder or one above it, and is replaced only
-  /// by commit(). Whether the target is the folder that is being read is the caller's to check.
-  OutputFolder(const std::filesystem::path& target, bool force, Leftovers leftovers = Leftovers::remove);
+  /// Throws Error when the target exists and `force` is false, is an interrupted run's work folder, or the parent
+  /// cannot be written. With `force`, an existing target must be empty or own.written let it pass; it must be
+  /// neither a git working tree nor a link nor the current folder or one above it, and is replaced only by
+  /// commit(). Whether the target is the folder that is being read is the caller's to check.
+  OutputFolder(const std::filesystem::path& target, bool force, Leftovers leftovers = Leftovers::remove,
+               OwnFolders own = {});
 
   /// Syncs every file and renames to the final name; with `force` it changes places with the old folder in
   /// one step where the file system can, and the old one is removed afterwards. The state is gone. Throws
@@ -140,6 +150,7 @@ class OutputFolder : public WorkFolder {
   Descriptor replace();
 
   bool force_;
+  CheckOwn written_;
 };
 
 /// The name of shard i of `count`: model.safetensors, or model-00001-of-0000N.safetensors.

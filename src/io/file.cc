@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/sha256.h"
 
 namespace nibble::io {
 namespace {
@@ -133,6 +134,19 @@ void swap_folders(const std::filesystem::path& a, const std::filesystem::path& b
     throw;
   }
   rename_plain(aside, a);
+}
+
+std::string sha256_of_file(const std::filesystem::path& path) {
+  int64_t size = 0;
+  const Descriptor file = open_regular(path, &size);
+  Sha256 sha;
+  std::vector<std::byte> buffer(kBufferBytes);
+  while (true) {
+    const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
+    if (n == 0) return sha.hex();
+    if (n > 0) sha.update(std::span(buffer).first(static_cast<size_t>(n)));
+    if (n < 0 && errno != EINTR) fail("{}: cannot read it: {}", path.string(), system_message(errno));
+  }
 }
 
 std::string read_start(const std::filesystem::path& path, size_t limit) {

@@ -47,6 +47,9 @@ FileStamp stamp_of(const Descriptor& file, const std::filesystem::path& path);
 /// blocking. Throws Error.
 Descriptor open_regular(const std::filesystem::path& path, int64_t* size);
 
+/// The SHA-256 of a file's bytes as lower-case hex. Throws Error when it cannot be read.
+std::string sha256_of_file(const std::filesystem::path& path);
+
 /// The first bytes of a file, at most `limit`; "" for one that cannot be read.
 std::string read_start(const std::filesystem::path& path, size_t limit);
 

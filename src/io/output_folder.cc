@@ -19,6 +19,7 @@ namespace {
 
 constexpr const char* kLockFile = ".nibble-lock";
 constexpr const char* kStateFile = ".nibble-state";
+constexpr const char* kPartial = ".partial";
 
 /// What stands at a path, links not followed.
 fs::file_type type_at(const fs::path& path) {
@@ -42,19 +43,13 @@ fs::path normal_target(const fs::path& target) {
 }
 
 /// Throws Error unless an existing target may be replaced.
-void check_replaceable(const fs::path& target) {
+void check_replaceable(const fs::path& target, const WorkFolder::CheckOwn& written) {
   const auto type = type_at(target);
   if (type == fs::file_type::symlink)
     fail("{}: is a symbolic link; give the folder that it leads to", target.string());
   if (type != fs::file_type::directory) fail("{}: exists and is no folder", target.string());
   std::error_code error;
   if (fs::is_empty(target, error)) return;
-  if (!fs::exists(target / "config.json", error))
-    fail(
-        "{}: exists and is no checkpoint (it has no config.json), so it is not replaced; remove it yourself "
-        "or "
-        "give another name",
-        target.string());
   if (fs::exists(target / ".git", error))
     fail("{}: is a git working tree, so it is not replaced; give another name", target.string());
   const fs::path real = fs::canonical(target, error);
@@ -63,6 +58,8 @@ void check_replaceable(const fs::path& target) {
       fail("{}: is the current folder or one above it, so it is not replaced", target.string());
     if (here == here.parent_path()) break;
   }
+  if (!written) fail("{}: is not empty, so it is not replaced; give another name", target.string());
+  written(target);
 }
 
 void refuse_foreign(const fs::path& partial) {
@@ -106,22 +103,26 @@ void remove_folder(const fs::path& folder) {
   if (error) fail("{}: cannot remove it: {}", folder.string(), error.message());
 }
 
-/// Removes what a run leaves that was killed between the last two steps of its commit.
+/// Removes what a run leaves that was killed between the last two steps of its commit. A work folder whose name is
+/// given as a target looks the same, but its lock and state are what its own run goes on by.
 void clean_committed(const fs::path& target) {
   std::error_code ignored;
   if (fs::symlink_status(target / kLockFile, ignored).type() != fs::file_type::regular) return;
+  if (target.extension() == kPartial || target.extension() == ".progress")
+    fail("{}: holds what an interrupted run of nibble left, and its command goes on from; give another name",
+         target.string());
   const Descriptor lock = lock_folder(target, target);
   fs::remove(target / kStateFile, ignored);
   fs::remove(target / kLockFile, ignored);
 }
 
 /// The target of an output folder, which may come into being or be replaced.
-fs::path checked_target(const fs::path& given, bool force) {
+fs::path checked_target(const fs::path& given, bool force, const WorkFolder::CheckOwn& written) {
   fs::path target = normal_target(given);
   if (type_at(target) == fs::file_type::not_found) return target;
   clean_committed(target);
   if (!force) fail("{}: exists already; give another name, or --force to replace it", target.string());
-  check_replaceable(target);
+  check_replaceable(target, written);
   return target;
 }
 
@@ -139,7 +140,7 @@ void sync_tree(const fs::path& folder) {
 
 }  // namespace
 
-WorkFolder::WorkFolder(const fs::path& target, std::string_view suffix, Leftovers leftovers)
+WorkFolder::WorkFolder(const fs::path& target, std::string_view suffix, Leftovers leftovers, const CheckOwn& check_own)
     : target_(normal_target(target)), path_(target_) {
   path_ += suffix;
   if (::mkdir(path_.c_str(), 0777) != 0) {
@@ -153,6 +154,7 @@ WorkFolder::WorkFolder(const fs::path& target, std::string_view suffix, Leftover
       refuse_foreign(path_);
   }
   lock_ = lock_folder(path_, target_);
+  if (check_own) check_own(path_);
   stays_ = leftovers == Leftovers::keep && type_at(state_path()) == fs::file_type::regular;
   if (!stays_) empty_folder(path_);
 }
@@ -197,8 +199,10 @@ void WorkFolder::keep_only(const std::set<std::string>& names) {
   empty_folder(path_, all);
 }
 
-OutputFolder::OutputFolder(const fs::path& target, bool force, Leftovers leftovers)
-    : WorkFolder(checked_target(target, force), ".partial", leftovers), force_(force) {}
+OutputFolder::OutputFolder(const fs::path& target, bool force, Leftovers leftovers, OwnFolders own)
+    : WorkFolder(checked_target(target, force, own.written), kPartial, leftovers, own.leftover),
+      force_(force),
+      written_(std::move(own.written)) {}
 
 void OutputFolder::commit() {
   NIBBLE_CHECK(!released_, "second commit of {}", target_.string());
@@ -209,7 +213,7 @@ void OutputFolder::commit() {
   } else {
     if (!force_)
       fail("{}: came into being while its new content was made; it is left alone", target_.string());
-    check_replaceable(target_);
+    check_replaceable(target_, written_);
     old_lock = replace();
   }
   released_ = true;

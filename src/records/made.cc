@@ -6,18 +6,39 @@
 
 namespace nibble::records {
 
+namespace {
+
+std::map<std::string, std::string> digests_field(const io::Fields& fields, const std::string& key) {
+  std::map<std::string, std::string> out;
+  for (const auto& [name, digest] : fields.object(key).json().items()) {
+    if (!digest.is_string()) fail("{}: {}: the entry of {} is no string", fields.what(), key, printable(name));
+    out[name] = digest.get<std::string>();
+  }
+  return out;
+}
+
+/// The digests of files of the checkpoint's own folder.
+std::map<std::string, std::string> files_field(const io::Fields& fields) {
+  auto out = digests_field(fields, "files");
+  for (const auto& [name, digest] : out)
+    if (name.empty() || name.starts_with('.') || name.find('/') != std::string::npos)
+      fail("{}: files: \"{}\" is no file of this folder", fields.what(), printable(name));
+  return out;
+}
+
+}  // namespace
+
 io::Json to_json(const Made& made) {
-  return {{"nibble", made.version},
-          {"command", writable(made.command)},
-          {"tensor_bytes", made.tensor_bytes},
-          {"plan", to_json(made.plan)},
-          {"weight_errors", made.weight_errors},
-          {"sha256", made.sha256}};
+  io::Json json = {
+      {"nibble", made.version},     {"command", writable(made.command)},   {"tensor_bytes", made.tensor_bytes},
+      {"plan", to_json(made.plan)}, {"weight_errors", made.weight_errors}, {"sha256", made.sha256}};
+  if (made.files) json["files"] = *made.files;
+  return json;
 }
 
 Made made_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
-  check_keys(fields, {"nibble", "command", "tensor_bytes", "plan", "weight_errors", "sha256"});
+  check_keys(fields, {"nibble", "command", "tensor_bytes", "plan", "weight_errors", "sha256", "files"});
   Made out{.version = fields.string("nibble"),
            .command = fields.string("command"),
            .tensor_bytes = count(fields, "tensor_bytes"),
@@ -26,10 +47,8 @@ Made made_from_json(const io::Json& json, const std::string& what) {
     if (!error.is_number()) fail("{}: weight_errors: the entry of {} is no number", what, printable(name));
     out.weight_errors[name] = error.get<double>();
   }
-  for (const auto& [name, digest] : fields.object("sha256").json().items()) {
-    if (!digest.is_string()) fail("{}: sha256: the entry of {} is no string", what, printable(name));
-    out.sha256[name] = digest.get<std::string>();
-  }
+  out.sha256 = digests_field(fields, "sha256");
+  if (fields.has("files")) out.files = files_field(fields);
   return out;
 }
 

@@ -3,14 +3,18 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/sha256.h"
+#include "base/text.h"
+#include "records/fields.h"
 #include "records/made.h"
 #include "write/items.h"
 #include "write/layouts/bitsandbytes.h"
+#include "write/own_files.h"
 #include "write/resume.h"
 #include "write/skip_list.h"
 
@@ -161,6 +165,13 @@ class Shards {
   int64_t done_ = 0;  // bytes of tensor data
 };
 
+/// Throws Error for a side file whose name nibble.json cannot hold.
+void check_side_names(const io::Checkpoint& source) {
+  for (const fs::path& file : source.side_files())
+    if (records::writable(file.filename().string()) != file.filename().string())
+      fail("{}: its name is not UTF-8; rename it, or move it away", printable(file.string()));
+}
+
 void check_budget(int64_t bytes, const records::Plan& plan, const model::Binding& source) {
   if (plan.budget_bytes > 0 && bytes > plan.budget_bytes)
     fail(
@@ -170,12 +181,21 @@ void check_budget(int64_t bytes, const records::Plan& plan, const model::Binding
         bytes, source.checkpoint().folder().string(), plan.budget_bytes);
 }
 
-/// Everything of the folder but the weights.
-void write_sides(const model::Binding& source, const std::vector<const model::Linear*>& kept,
-                 const records::Plan& plan, const fs::path& folder) {
-  for (const fs::path& file : source.checkpoint().side_files())
-    if (file.filename() != "nibble.json") copy_side_file(file, folder / file.filename());
+/// Everything of the folder but the weights and nibble.json. Returns what Made::files is to hold.
+std::map<std::string, std::string> write_sides(const model::Binding& source,
+                                               const std::vector<const model::Linear*>& kept, const records::Plan& plan,
+                                               const fs::path& folder) {
+  std::set<std::string> names = {"config.json"};
+  for (const fs::path& file : source.checkpoint().side_files()) {
+    if (file.filename() == "nibble.json") continue;
+    copy_side_file(file, folder / file.filename());
+    names.insert(file.filename().string());
+  }
   io::write_file(folder / "config.json", io::dump_json(quantized_config(source, kept, plan.format)) + "\n");
+  names.erase("README.md");
+  std::map<std::string, std::string> digests;
+  for (const std::string& name : names) digests[name] = io::sha256_of_file(folder / name);
+  return digests;
 }
 
 }  // namespace
@@ -205,6 +225,7 @@ io::OutputFolder open_output(const model::Binding& source, const fs::path& out, 
   if (source.quantized() || marked)
     fail("{}: is quantized already; quantize the 16-bit checkpoint that it was made of",
          source.checkpoint().folder().string());
+  check_side_names(source.checkpoint());
   std::vector<fs::path> files = source.checkpoint().files();
   files.push_back(source.checkpoint().folder());
   const fs::path target = fs::weakly_canonical(out);
@@ -214,7 +235,8 @@ io::OutputFolder open_output(const model::Binding& source, const fs::path& out, 
       fail("{}: is or holds the 16-bit checkpoint itself ({}); choose another folder for -o", out.string(),
            real.string());
   }
-  return io::OutputFolder(out, force, io::OutputFolder::Leftovers::keep);
+  const auto leftover = [&](const fs::path& folder) { check_own_leftovers(folder, source.checkpoint()); };
+  return io::OutputFolder(out, force, io::OutputFolder::Leftovers::keep, {check_own_output, leftover});
 }
 
 int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan, const fs::path& out,
@@ -237,14 +259,15 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
     final_plan.set_written(shards.bytes(), options.likely_sizes);
     check_budget(final_plan.bytes, plan, source);
     Written written = shards.name_all();
-    write_sides(source, kept, final_plan, folder.path());
+    auto sides = write_sides(source, kept, final_plan, folder.path());
     io::write_file(folder.path() / "nibble.json",
                    io::dump_json(records::to_json(records::Made{.version = options.version,
                                                                 .command = options.command,
                                                                 .tensor_bytes = final_plan.bytes,
                                                                 .plan = final_plan,
                                                                 .weight_errors = std::move(written.errors),
-                                                                .sha256 = std::move(written.digests)})) +
+                                                                .sha256 = std::move(written.digests),
+                                                                .files = std::move(sides)})) +
                        "\n");
     folder.commit();
   } catch (const Error& error) {

@@ -13,7 +13,7 @@ namespace nibble::write {
 
 struct Options {
   int64_t max_shard_bytes = 5'000'000'000;  // of tensor data
-  bool force = false;                       // an existing output folder is replaced
+  bool force = false;                       // an existing output folder of nibble's is replaced
   bool allow_nonfinite = false;
   bool likely_sizes = false;  // the plan's bytes and bytes_all4 are made of such (see Plan::set_written)
   /// Linears that the plan does not round plainly, by name: the same each time it is asked.
@@ -26,18 +26,18 @@ struct Options {
 
 /// The folder that a checkpoint is to be written into, for as long as the work takes: a second run on it is
 /// refused. Refuses before any long work: a source that is quantized already; a folder that is the source or
-/// holds it, that exists while `force` is false or is no checkpoint, or that cannot be made.
+/// holds it, that exists while `force` is false or is not nibble's own (own_files.h), or that cannot be made.
 io::OutputFolder open_output(const model::Binding& source, const std::filesystem::path& out, bool force);
 
 /// Writes the source with the plan applied, in the bitsandbytes layout: every linear that the plan does not
 /// keep as NF4 with double quantization (plainly rounded, or from options.rounded) or LLM.int8, everything
 /// else as it is. config.json carries the quantization_config with a skip list checked against every reader's
-/// rule; side files are copied; nibble.json holds version, command, plan, the SHA-256 of every tensor and the
-/// weight error of every 4-bit linear. The folder appears under its name only when it is complete. The same
-/// input gives the same bytes, whatever the number of threads and however often the work was interrupted: it
-/// goes on after the last complete file where source, plan, options and version are the same, and begins anew
-/// where they are not. Memory holds the codes of two linears and a few buffers. Returns the bytes of tensor
-/// data. Throws Error: a plan for another model or above its own budget, weights that are not finite, a
+/// rule; side files are copied; nibble.json holds version, command, plan, the SHA-256 of every tensor, of config.json
+/// and of every side file, and the weight error of every 4-bit linear. The folder appears under its name only when it
+/// is complete. The same input gives the same bytes, whatever the number of threads and however often the work was
+/// interrupted: it goes on after the last complete file where source, plan, options and version are the same, and
+/// begins anew where they are not. Memory holds the codes of two linears and a few buffers. Returns the bytes of
+/// tensor data. Throws Error: a plan for another model or above its own budget, weights that are not finite, a
 /// source that changes meanwhile, a full disk.
 int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan, io::OutputFolder& folder,
                          const Options& options);

@@ -1,19 +1,26 @@
 #include "write/verify.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
+#include <system_error>
 
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "io/file.h"
+#include "io/weight_files.h"
 #include "quant/int8.h"
 #include "quant/pieces.h"
 #include "records/made.h"
+#include "write/checkpoint.h"
 
 namespace nibble::write {
+namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kBatch = int64_t{4} << 20;
@@ -50,14 +57,17 @@ class Verifier {
       fail("{}: is quantized itself; give the 16-bit checkpoint", source->checkpoint().folder().string());
   }
 
-  std::vector<FileCheck> run() {
+  Verification run() {
     for (const auto& path : written_.checkpoint().files())
       files_[path.string()].file = path.filename().string();
     check_digests();
     if (source_) check_linears();
     if (source_) check_kept();
-    std::vector<FileCheck> out;
-    for (auto& [path, check] : files_) out.push_back(std::move(check));
+    check_config();
+    if (recorded_.files) check_sides(*recorded_.files);
+    check_strays();
+    Verification out{.files = {}, .sides_recorded = recorded_.files.has_value()};
+    for (auto& [path, check] : files_) out.files.push_back(std::move(check));
     return out;
   }
 
@@ -169,6 +179,68 @@ class Verifier {
     }
   }
 
+  /// The entry of a file beside the weights; `problem` is what is wrong with it, if anything.
+  void side(const std::string& name, const std::string& problem) {
+    const fs::path path = written_.checkpoint().folder() / name;
+    FileCheck& check = files_[path.string()];
+    check.file = name;
+    std::error_code none;
+    const auto bytes = fs::file_size(path, none);
+    check.bytes = none ? 0 : static_cast<int64_t>(bytes);
+    if (!problem.empty()) check.problems.push_back(fmt::format("{}: {}", printable(path.string()), problem));
+  }
+
+  void check_sides(const std::map<std::string, std::string>& digests) {
+    for (const auto& [name, digest] : digests) {
+      const fs::path path = written_.checkpoint().folder() / name;
+      std::error_code ignored;
+      if (!fs::is_regular_file(path, ignored))
+        side(name, "is missing, but was written with the checkpoint; get it again");
+      else if (io::sha256_of_file(path) != digest)
+        side(name, "is not what was written (its SHA-256 differs from nibble.json)");
+      else
+        side(name, "");
+    }
+  }
+
+  /// As the record has them: where weights are not finite, members of a group may differ, which kept_linears refuses.
+  std::vector<const model::Linear*> kept_by_plan() const {
+    std::map<std::string, bool> keep;
+    for (const records::Decision& d : recorded_.plan.decisions) keep[d.name] = d.keep;
+    std::vector<const model::Linear*> out;
+    for (const model::Linear* l : model::linears(written_.spec())) {
+      const auto it = keep.find(l->name);
+      if (it == keep.end())
+        fail("{}: its plan says nothing about {}; get the file again",
+             (written_.checkpoint().folder() / "nibble.json").string(), l->name);
+      if (it->second) out.push_back(l);
+    }
+    return out;
+  }
+
+  /// Readers go by quantization_config: it must be the one that belongs to the plan.
+  void check_config() {
+    constexpr const char* kKey = "quantization_config";
+    const io::Json expected =
+        quantized_config(written_, kept_by_plan(), recorded_.plan.format).value(kKey, io::Json::object());
+    const io::Json found = written_.checkpoint().config().value(kKey, io::Json::object());
+    std::set<std::string> keys, differ;
+    for (const io::Json* json : {&expected, &found})
+      for (const auto& [key, value] : json->items()) keys.insert(key);
+    for (const std::string& key : keys)
+      if (!expected.contains(key) || !found.contains(key) || expected[key] != found[key]) differ.insert(printable(key));
+    side("config.json", differ.empty()
+                            ? ""
+                            : fmt::format("{} is not what the plan in nibble.json gives ({}); get the file again", kKey,
+                                          fmt::join(differ, ", ")));
+  }
+
+  void check_strays() {
+    for (const std::string& name : io::file_names(written_.checkpoint().folder()))
+      if (name.ends_with(".safetensors") && !files_.contains((written_.checkpoint().folder() / name).string()))
+        side(name, "is no part of the checkpoint that was written, but some readers load it; move it away");
+  }
+
   const model::Binding& written_;
   const model::Binding* source_;
   const records::Made recorded_;
@@ -177,7 +249,7 @@ class Verifier {
 
 }  // namespace
 
-std::vector<FileCheck> verify(const model::Binding& written, const model::Binding* source) {
+Verification verify(const model::Binding& written, const model::Binding* source) {
   return Verifier(written, source).run();
 }
 

@@ -200,6 +200,16 @@ TEST_F(Cli, OutputFolders) {
   expect_error("quantize " + kModel + " --policy all -o /proc/nibble-cannot-write-here", "/proc");
 }
 
+TEST_F(Cli, AMissingTokenizerIsSaidOnce) {
+  const fs::path model = copy_model("bare");
+  fs::remove(model / "tokenizer.json");
+  const std::string quantize = "quantize " + model.string() + " -o " + temp("q");
+  expect_error(quantize, "bare/tokenizer.json: is not there", "copy it");
+  const Outcome o = nibble(quantize + " --policy all");
+  EXPECT_EQ(o.code, 0);
+  EXPECT_THAT(o.err, HasSubstr("bare/tokenizer.json: is not there, nor will it be"));
+}
+
 TEST_F(Cli, TheSourceIsNeverReplaced) {
   const fs::path model = copy_model("source");
   expect_error("quantize " + model.string() + " --policy all --force -o " + model.string(),

@@ -98,6 +98,9 @@ TEST(Samples, BadInputIsNamedByFileAndLine) {
               HasSubstr("is an array, not a text"));
   fs::create_symlink("circle.png", folder / "circle.png");
   EXPECT_THAT(error_of_lines("{\"image\": \"circle.png\"}\n"), HasSubstr("there is no picture"));
+  fs::create_directory(folder / "folder.png");
+  EXPECT_THAT(error_of_lines("{\"image\": \"folder.png\"}\n"),
+              AllOf(HasSubstr("x.jsonl:1"), HasSubstr("folder.png is a folder, not a picture")));
   EXPECT_THAT(error_of_lines("{\"prompt\": \"a\"}\n{\"text\": \"" + std::string(16 << 20, 'a') + "\"}\n"),
               AllOf(HasSubstr("x.jsonl:2: the line has 16.0 MiB, more than 16.0 MiB"), HasSubstr("cut it")));
   EXPECT_THAT(error_of_lines("\n  \n"), HasSubstr("holds no samples"));

@@ -154,7 +154,11 @@ TEST_F(CheckpointTest, IndexThatContradictsTheShards) {
   EXPECT_THAT(refusal(), HasSubstr("\"a\" is said to be in model-00002"));
   file(kIndex, index_text({{"a", kFirst}, {"b", kFirst}, {"c", kSecond}}));
   file(kSecond, weights({"c", "a"}));
-  EXPECT_THAT(refusal(), HasSubstr("\"a\" is said to be in model-00001"));
+  EXPECT_THAT(refusal(), HasSubstr("\"a\" is said to be in model-00001-of-00002.safetensors, but it is in "
+                                   "model-00002-of-00002.safetensors as well"));
+  file(kIndex, index_text({{"a", kSecond}, {"b", kFirst}, {"c", kSecond}}));
+  EXPECT_THAT(refusal(), HasSubstr("\"a\" is said to be in model-00002-of-00002.safetensors, but it is in "
+                                   "model-00001-of-00002.safetensors as well"));
   file(kIndex, index_text({{"a", kFirst}, {"b", kFirst}, {"c", kSecond}, {"a", kSecond}}));
   EXPECT_THAT(refusal(), HasSubstr("the key \"a\" is there twice"));
 }

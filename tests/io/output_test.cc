@@ -67,6 +67,11 @@ TEST(SwapFolders, FailureLeavesBothAsTheyWere) {
 
 class Output : public testing::Test {
  protected:
+  /// Replaces whatever may be replaced at all.
+  static OutputFolder forced(const fs::path& target) {
+    return OutputFolder(target, true, OutputFolder::Leftovers::remove, {.written = [](const fs::path&) {}});
+  }
+
   TempFolder folder_;
   fs::path target_ = folder_ / "out";
   fs::path partial_ = folder_ / "out.partial";
@@ -112,7 +117,7 @@ TEST_F(Output, ExistingTargetsNeedForce) {
   fs::remove_all(target_);
   put(target_, "a file");
   EXPECT_THROW(OutputFolder(target_, false), Error);
-  EXPECT_THAT(error_of([&] { OutputFolder out(target_, true); }), HasSubstr("no folder"));
+  EXPECT_THAT(error_of([&] { OutputFolder out = forced(target_); }), HasSubstr("no folder"));
   EXPECT_THAT(entries(folder_.path()), ElementsAre("out"));
 }
 
@@ -120,12 +125,12 @@ TEST_F(Output, ForceReplacesTheOldFolderAtCommitOnly) {
   put(target_ / "config.json", "old");
   put(target_ / "sub/old", "old");
   {
-    OutputFolder out(target_, true);
+    OutputFolder out = forced(target_);
     put(out.path() / "config.json", "new");
     EXPECT_EQ(get(target_ / "config.json"), "old");
   }
   EXPECT_THAT(entries(target_), ElementsAre("config.json", "sub"));
-  OutputFolder out(target_, true);
+  OutputFolder out = forced(target_);
   put(out.path() / "config.json", "new");
   out.commit();
   EXPECT_EQ(get(target_ / "config.json"), "new");
@@ -136,7 +141,7 @@ TEST_F(Output, ForceReplacesTheOldFolderAtCommitOnly) {
 TEST_F(Output, ForceReplacesEmptyFoldersAndMakesNewOnes) {
   fs::create_directory(target_);
   for (int round = 0; round < 2; ++round) {
-    OutputFolder out(target_, true);
+    OutputFolder out = forced(target_);
     put(out.path() / "config.json", "new");
     out.commit();
     EXPECT_THAT(entries(target_), ElementsAre("config.json"));
@@ -144,25 +149,56 @@ TEST_F(Output, ForceReplacesEmptyFoldersAndMakesNewOnes) {
   }
 }
 
-TEST_F(Output, ForceSparesWhatIsNoCheckpoint) {
-  put(target_ / "diary.txt", "mine");
-  EXPECT_THAT(error_of([&] { OutputFolder out(target_, true); }), HasSubstr("no config.json"));
+TEST_F(Output, ForceSparesWhatIsNotKnownToBeOwn) {
   put(target_ / "config.json", "{}");
+  EXPECT_THAT(error_of([&] { OutputFolder out(target_, true); }), HasSubstr("out: is not empty"));
   put(target_ / ".git/HEAD", "x");
-  EXPECT_THAT(error_of([&] { OutputFolder out(target_, true); }), HasSubstr("git working tree"));
-  EXPECT_THAT(entries(target_), ElementsAre(".git", "config.json", "diary.txt"));
+  EXPECT_THAT(error_of([&] { OutputFolder out = forced(target_); }), HasSubstr("git working tree"));
+  EXPECT_THAT(entries(target_), ElementsAre(".git", "config.json"));
+}
+
+TEST_F(Output, WhatIsOwnIsAskedAgainAtCommit) {
+  put(target_ / "config.json", "old");
+  const auto written = [](const fs::path& folder) {
+    if (fs::exists(folder / "diary.txt")) fail("{}: is mine", (folder / "diary.txt").string());
+  };
+  {
+    OutputFolder out(target_, true, OutputFolder::Leftovers::remove, {.written = written});
+    put(out.path() / "config.json", "new");
+    put(target_ / "diary.txt", "x");
+    EXPECT_THAT(error_of([&] { out.commit(); }), HasSubstr("diary.txt: is mine"));
+  }
+  EXPECT_THAT(entries(target_), ElementsAre("config.json", "diary.txt"));
+  EXPECT_EQ(get(target_ / "config.json"), "old");
+}
+
+TEST_F(Output, WorkFoldersAreNoTargets) {
+  put(partial_ / ".nibble-lock", "");
+  put(partial_ / ".nibble-state", "half");
+  for (const bool force : {false, true})
+    EXPECT_THAT(error_of([&] { OutputFolder out(partial_, force); }), HasSubstr("an interrupted run"));
+  EXPECT_THAT(entries(partial_), ElementsAre(".nibble-lock", ".nibble-state"));
+}
+
+TEST_F(Output, ForeignFilesAmongLeftoversAreSpared) {
+  put(partial_ / ".nibble-lock", "");
+  put(partial_ / "half.safetensors", "half");
+  const auto leftover = [](const fs::path& folder) { fail("{}: holds a diary", folder.string()); };
+  EXPECT_THAT(
+      error_of([&] { OutputFolder out(target_, false, OutputFolder::Leftovers::remove, {.leftover = leftover}); }),
+      HasSubstr("out.partial: holds a diary"));
+  EXPECT_THAT(entries(partial_), ElementsAre(".nibble-lock", "half.safetensors"));
 }
 
 TEST_F(Output, ForceSparesLinksAndTheCurrentFolder) {
   put(folder_ / "real/config.json", "{}");
   fs::create_directory_symlink("real", target_);
-  EXPECT_THAT(error_of([&] { OutputFolder out(target_, true); }), HasSubstr("symbolic link"));
+  EXPECT_THAT(error_of([&] { OutputFolder out = forced(target_); }), HasSubstr("symbolic link"));
   const fs::path before = fs::current_path();
   fs::create_directory(folder_ / "real/sub");
   for (const char* here : {"real", "real/sub"}) {
     fs::current_path(folder_ / here);
-    EXPECT_THAT(error_of([&] { OutputFolder out(folder_ / "real", true); }), HasSubstr("current folder"))
-        << here;
+    EXPECT_THAT(error_of([&] { OutputFolder out = forced(folder_ / "real"); }), HasSubstr("current folder")) << here;
   }
   fs::current_path(before);
 }
@@ -183,16 +219,16 @@ TEST_F(Output, ATargetThatAppearsMeanwhileIsLeftAlone) {
   {
     OutputFolder out(folder_ / "second", true);
     put(folder_ / "second/theirs", "x");
-    EXPECT_THAT(error_of([&] { out.commit(); }), HasSubstr("no config.json"));
+    EXPECT_THAT(error_of([&] { out.commit(); }), HasSubstr("second: is not empty"));
   }
   EXPECT_THAT(entries(folder_ / "second"), ElementsAre("theirs"));
 }
 
 TEST_F(Output, TwoRunsOnOneTarget) {
   put(target_ / "config.json", "old");
-  OutputFolder first(target_, true);
+  OutputFolder first = forced(target_);
   put(first.path() / "config.json", "new");
-  EXPECT_THAT(error_of([&] { OutputFolder second(target_, true); }), HasSubstr("another run of nibble"));
+  EXPECT_THAT(error_of([&] { OutputFolder second = forced(target_); }), HasSubstr("another run of nibble"));
   EXPECT_EQ(get(first.path() / "config.json"), "new");
   first.commit();
   EXPECT_EQ(get(target_ / "config.json"), "new");

@@ -28,7 +28,8 @@ TEST(Made, ReadsWhatItWrites) {
                   .tensor_bytes = 123,
                   .plan = testing::sample_plan(),
                   .weight_errors = {{"a", 0.1 + 0.2}},
-                  .sha256 = {{"a.weight", "00ff"}, {"b", ""}}};
+                  .sha256 = {{"a.weight", "00ff"}, {"b", ""}},
+                  .files = {{{"config.json", "11"}, {"tokenizer.json", "22"}}}};
   EXPECT_EQ(made_from_json(to_json(made), "x"), made);
   io::Json json = to_json(made);
   json["plan"]["family"] = 4;
@@ -42,8 +43,21 @@ TEST(Made, ReadsWhatItWrites) {
   json["weight_errors"]["a"] = nullptr;
   EXPECT_THAT(error_of([&] { made_from_json(json, "nibble.json"); }),
               HasSubstr("the entry of a is no number"));
+  for (const char* name : {"../x", ".hidden", ""}) {
+    json = to_json(made);
+    json["files"][name] = "11";
+    EXPECT_THAT(error_of([&] { made_from_json(json, "nibble.json"); }), HasSubstr("is no file of this folder"));
+  }
   json.erase("plan");
   EXPECT_THAT(error_of([&] { made_from_json(json, "nibble.json"); }), HasSubstr("plan"));
+}
+
+TEST(Made, OlderRecordsHaveNoFiles) {
+  Made made{.version = "0.1.0", .command = "", .tensor_bytes = 0, .plan = testing::sample_plan(), .files = {{}}};
+  EXPECT_EQ(made_from_json(to_json(made), "x").files, made.files);
+  io::Json json = to_json(made);
+  json.erase("files");
+  EXPECT_EQ(made_from_json(json, "x").files, std::nullopt);
 }
 
 }  // namespace

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <list>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "base/threads.h"
 #include "io/checkpoint.h"
+#include "io/weight_files.h"
 #include "quant/int8.h"
 #include "support/temp_folder.h"
 #include "write/checkpoint.h"
@@ -208,9 +210,20 @@ class Verify : public Streamed {
   std::vector<std::string> problems(const model::Binding* source = nullptr) {
     const model::Binding written(folder_ / "out");
     std::vector<std::string> out;
-    for (const FileCheck& f : verify(written, source))
+    for (const FileCheck& f : verify(written, source).files)
       out.insert(out.end(), f.problems.begin(), f.problems.end());
     return out;
+  }
+
+  void write_anew(int64_t max_shard_bytes = 5'000'000'000) {
+    write_checkpoint(source_, plan(), folder_ / "out",
+                     {.max_shard_bytes = max_shard_bytes, .force = true, .version = "test"});
+  }
+
+  void change_json(const std::string& name, const std::function<void(io::Json&)>& change) {
+    io::Json json = io::read_json(folder_ / "out" / name);
+    change(json);
+    io::write_file(folder_ / "out" / name, io::dump_json(json));
   }
 
   /// Changes a bit of a tensor in the file, and its digest where that is asked for.
@@ -222,10 +235,10 @@ class Verify : public Streamed {
     bytes[static_cast<size_t>(info.begin + byte)] ^= 0x40;
     io::write_file(path, bytes);
     if (!digest_too) return;
-    io::Json made = io::read_json(folder_ / "out/nibble.json");
-    made["sha256"][tensor] = sha256(std::string_view(bytes).substr(
-        static_cast<size_t>(info.begin), static_cast<size_t>(info.end - info.begin)));
-    io::write_file(folder_ / "out/nibble.json", io::dump_json(made));
+    change_json("nibble.json", [&](io::Json& made) {
+      made["sha256"][tensor] = sha256(
+          std::string_view(bytes).substr(static_cast<size_t>(info.begin), static_cast<size_t>(info.end - info.begin)));
+    });
   }
 };
 
@@ -234,7 +247,7 @@ TEST_F(Verify, WhatWasWrittenIsRight) {
     write_checkpoint(source_, plan(format), folder_ / "out",
                      {.max_shard_bytes = 1'000'000, .force = true, .version = "test"});
     const model::Binding written(folder_ / "out");
-    const auto files = verify(written, &source_);
+    const auto files = verify(written, &source_).files;
     EXPECT_GT(files.size(), 3u);
     int64_t tensors = 0, rounded = 0;
     for (const FileCheck& f : files) {
@@ -245,6 +258,60 @@ TEST_F(Verify, WhatWasWrittenIsRight) {
     EXPECT_EQ(tensors, std::ssize(written.checkpoint().tensors()));
     EXPECT_EQ(rounded, 54);
   }
+}
+
+TEST_F(Verify, EveryFileButReadmeIsRecorded) {
+  fs::copy(NIBBLE_ROOT "/models/qwen2-vl-tiny", folder_ / "model", fs::copy_options::recursive);
+  io::write_file(folder_ / "model/README.md", "a card of the source");
+  write_checkpoint(model::Binding(folder_ / "model"), plan(), folder_ / "out", {.version = "test"});
+  const io::Json made = io::read_json(folder_ / "out/nibble.json");
+  std::set<std::string> names;
+  for (const auto& [name, digest] : made["files"].items()) {
+    EXPECT_EQ(digest, sha256(io::read_file(folder_ / "out" / name))) << name;
+    names.insert(name);
+  }
+  std::set<std::string> there;
+  for (const std::string& name : io::file_names(folder_ / "out")) there.insert(name);
+  for (const char* other : {"README.md", "nibble.json", "model.safetensors"}) EXPECT_EQ(there.erase(other), 1u);
+  EXPECT_EQ(names, there);
+  EXPECT_TRUE(names.contains("config.json") && names.contains("tokenizer.json"));
+  io::write_file(folder_ / "out/README.md", "another card");
+  EXPECT_THAT(problems(), testing::IsEmpty());
+}
+
+TEST_F(Verify, FilesBesideTheWeights) {
+  write_anew(1'000'000);
+  io::write_file(folder_ / "out/tokenizer.json", io::read_file(folder_ / "out/tokenizer.json") + " ");
+  fs::remove(folder_ / "out/preprocessor_config.json");
+  io::write_file(folder_ / "out/extra.safetensors", "");
+  EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("out/extra.safetensors: is no part of the checkpoint"),
+                                               HasSubstr("out/preprocessor_config.json: is missing"),
+                                               HasSubstr("out/tokenizer.json: is not what was written")));
+}
+
+TEST_F(Verify, TheSkipListIsThatOfThePlan) {
+  write_anew();
+  change_json("config.json", [](io::Json& config) {
+    config["quantization_config"]["llm_int8_skip_modules"].push_back("model.layers.0");
+    config["quantization_config"].erase("quant_method");
+  });
+  const auto of_plan = HasSubstr(
+      "out/config.json: quantization_config is not what the plan in nibble.json gives (llm_int8_skip_modules, "
+      "quant_method)");
+  EXPECT_THAT(problems(), testing::ElementsAre(of_plan, HasSubstr("out/config.json: is not what was written")));
+  change_json("nibble.json", [](io::Json& made) { made.erase("files"); });
+  EXPECT_THAT(problems(), testing::ElementsAre(of_plan)) << "also where the file's digest was not recorded";
+}
+
+TEST_F(Verify, OlderRecordsAreOfTensorsAlone) {
+  write_anew();
+  EXPECT_TRUE(verify(model::Binding(folder_ / "out"), nullptr).sides_recorded);
+  change_json("nibble.json", [](io::Json& made) { made.erase("files"); });
+  fs::remove(folder_ / "out/preprocessor_config.json");
+  EXPECT_FALSE(verify(model::Binding(folder_ / "out"), nullptr).sides_recorded);
+  EXPECT_THAT(problems(), testing::IsEmpty());
+  damage("model.layers.0.input_layernorm.weight", 3, false);
+  EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("SHA-256")));
 }
 
 TEST_F(Verify, EveryKindOfDamageIsNamed) {
