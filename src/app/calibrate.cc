@@ -7,6 +7,7 @@
 #include <set>
 
 #include "app/commands.h"
+#include "app/scratch.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
@@ -104,7 +105,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     if (options_.guard) add_guard();
     if (!journal_)
       store_ = std::make_unique<measure::RoundedStore>(
-          options_.scratch.empty() ? std::filesystem::temp_directory_path() : options_.scratch);
+          options_.scratch.empty() ? temporary_folder() : options_.scratch);
   }
 }
 
@@ -317,7 +318,7 @@ void Calibration::solo_runs(records::Measurements& out) {
     run_sets(out, sets, roundings);
     const int64_t bytes = plan::kl_budget(options_.budget, out)
                               ? plan::parse_budget("10%", out.inventory)
-                              : plan::parse_budget(options_.budget, out.inventory);
+                              : plan::parse_budget(options_.budget, out.inventory, 0);
     size_t left = most - sets.size();
     for (size_t rounds = kContests; rounds > 0 && left > 0; --rounds) {
       const auto names = plan::uncertain_groups(out, bytes, (left + rounds - 1) / rounds);

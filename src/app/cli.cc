@@ -27,6 +27,11 @@ namespace {
 
 std::string called_as;
 
+/// Nobody reads standard output any more (head): a reason to end, and no error.
+struct NoReader {};
+/// The exit status of what a shell sees killed by SIGPIPE.
+constexpr int kNoReaderStatus = 128 + SIGPIPE;
+
 /// Bytes that are no UTF-8 text, as bash reads them: $'a\xff'.
 std::string quoted_bytes(std::string_view bytes) {
   std::string out = "$'";
@@ -88,8 +93,9 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
 }
 
 void print(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
-    fail("cannot write to standard output: {}", std::strerror(errno));
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
+  if (errno == EPIPE) throw NoReader();
+  fail("cannot write to standard output: {}", std::strerror(errno));
 }
 
 void print_written(const std::string& path, const std::string& text) {
@@ -301,6 +307,11 @@ records::Plan plan_for(const records::Measurements& measurements, const std::str
   return out;
 }
 
+void check_budget_counts(const std::string& policy, const std::string& budget) {
+  if (policy == "all" && !budget.empty())
+    fail("--budget changes nothing for policy all, which makes the smallest plan");
+}
+
 std::string record_digest(const io::Json& record) {
   return sha256(io::dump_json(record) + "\n");
 }
@@ -312,7 +323,7 @@ std::string write_record(const std::filesystem::path& path, const io::Json& reco
 }
 
 int run(int argc, char** argv) {
-  // A pipe that closes or a full disk is an error that is reported, not a signal that kills.
+  // A pipe that closes or a full disk is seen where it is written to and cleaned up after; no signal kills.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   catch_bus_errors();
@@ -345,6 +356,8 @@ int run(int argc, char** argv) {
       return complain(fmt::format("there is no command \"{}\"; see nibble --help for the commands", argv[1]));
     return complain(fmt::format("{}; see nibble {}--help", e.what(),
                                 chosen.empty() ? "" : chosen.front()->get_name() + " "));
+  } catch (const NoReader&) {
+    return kNoReaderStatus;
   } catch (const std::bad_alloc&) {
     return complain("out of memory; close other programs, or use a machine with more");
   } catch (const std::exception& e) {

@@ -232,7 +232,9 @@ class Policies {
       dynamic = planner.plan("dynamic", rounding, budget);
       if (plan::kl_budget(budget, planner.measurements())) budget = fmt::format("{}B", dynamic->bytes);
     }
-    *limit = plan::parse_budget(budget, planner.measurements().inventory);
+    // Codes of dynamic's plan may be smaller than plain ones, or at a share of 0% larger.
+    *limit = plan::parse_budget(budget, planner.measurements().inventory,
+                                dynamic ? std::optional(dynamic->bytes) : std::nullopt);
     std::vector<records::Plan> out;
     for (const std::string& policy : policies) {
       const bool four = policy != "int8" && policy != "none";

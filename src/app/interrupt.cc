@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <string>
 
@@ -10,11 +11,14 @@
 namespace nibble::app {
 namespace {
 
-/// What the handler says; it may only read what is ready.
-std::string note;
+/// What the handler looks at and says; it may only read what is ready.
+std::string progress, partial;
+std::array<std::string, 4> notes;  // by what is there: nothing, progress, partial, both
 
 void say_and_end(int signal) {
-  (void)!write(STDERR_FILENO, note.data(), note.size());
+  const size_t there =
+      (access(progress.c_str(), F_OK) == 0 ? 1 : 0) + (access(partial.c_str(), F_OK) == 0 ? 2 : 0);
+  (void)!write(STDERR_FILENO, notes[there].data(), notes[there].size());
   std::signal(signal, SIG_DFL);
   std::raise(signal);
 }
@@ -22,10 +26,15 @@ void say_and_end(int signal) {
 }  // namespace
 
 InterruptNote::InterruptNote(const std::filesystem::path& target) {
-  note = fmt::format(
-      "\nnibble: interrupted; the same command goes on from what lies in {0}.progress or {0}.partial, if they are "
-      "there\n",
-      target.string());
+  progress = target.string() + ".progress";
+  partial = target.string() + ".partial";
+  notes[0] = "\nnibble: interrupted; nothing was kept yet, and the same command begins anew\n";
+  const auto from = [](const std::string& what) {
+    return fmt::format("\nnibble: interrupted; the same command goes on from what lies in {}\n", what);
+  };
+  notes[1] = from(progress);
+  notes[2] = from(partial);
+  notes[3] = from(fmt::format("{} and {}", progress, partial));
   // One that the caller ignores (nohup) stays ignored.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP})
     if (std::signal(signal, say_and_end) == SIG_IGN) std::signal(signal, SIG_IGN);

@@ -62,6 +62,7 @@ std::string transformers_text(const records::Plan& plan) {
 }
 
 void make_plan(const PlanOptions& o, const Common& common) {
+  check_budget_counts(o.policy, o.budget);
   // Whoever asks for the plan in another form does not ask for a file.
   const std::string out = !o.out.empty() || !o.as.empty() ? o.out : "plan.json";
   if (!out.empty()) check_target(out, {o.measurements}, "plan");
@@ -121,6 +122,7 @@ void add_plan(CLI::App& app, Common& common) {
       ->type_name("FORM");
   command->add_option("-o,--out", o->out, "Where to write (default: plan.json; with --as nowhere)")->type_name("FILE");
   add_json_flag(command, common);
+  for (const char* form : {"--as", "--explain"}) command->get_option("--json")->excludes(command->get_option(form));
 }
 
 }  // namespace nibble::app

@@ -13,6 +13,7 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace nibble::app {
 namespace fs = std::filesystem;
@@ -71,8 +72,18 @@ std::pair<fs::path, io::Descriptor> make_folder(const fs::path& parent) {
 
 }  // namespace
 
+fs::path temporary_folder() {
+  std::error_code error;
+  fs::path folder = fs::temp_directory_path(error);
+  if (!error) return folder;
+  for (const char* name : {"TMPDIR", "TMP", "TEMP", "TEMPDIR"})  // as the standard library looks
+    if (const char* value = std::getenv(name))
+      fail("{}={}: is no folder that can be used; set {} to a folder with space", name, printable(value), name);
+  fail("there is no folder /tmp; set TMPDIR to a folder with space");
+}
+
 ScratchFolder::ScratchFolder(const fs::path& given) {
-  const fs::path parent = given.empty() ? fs::temp_directory_path() : given;
+  const fs::path parent = given.empty() ? temporary_folder() : given;
   remove_abandoned(parent);
   std::tie(path_, lock_) = make_folder(parent);
   try {

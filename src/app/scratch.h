@@ -10,6 +10,9 @@
 
 namespace nibble::app {
 
+/// Where files go that nobody keeps: $TMPDIR, or /tmp. Throws Error naming the variable where that is no folder.
+std::filesystem::path temporary_folder();
+
 /// A new folder in `parent` ($TMPDIR where that is empty), removed with all that is in it when this goes, and
 /// before the process ends by a signal that asks it to (SIGINT, SIGTERM, SIGHUP, SIGQUIT; those that are
 /// ignored stay so). What a process leaves that ended otherwise (SIGKILL), the next one made in `parent`

@@ -150,8 +150,7 @@ void check_target(const std::string& path, const std::vector<std::string>& input
 void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& theirs,
                            const std::string& ours) {
   if (theirs.empty() || theirs == ours) return;
-  tell(fmt::format("the {} was made from other weights (of {}) than it is used for: what it says may not hold", record,
-                   model));
+  tell(fmt::format("the {} may not hold: made from other weights (of {}) than those of this model", record, model));
 }
 
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory) {

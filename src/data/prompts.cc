@@ -67,6 +67,10 @@ std::vector<std::vector<int64_t>> PromptMaker::windows(const std::string& text, 
   return out;
 }
 
+void PromptMaker::check(const run::Prompt& prompt) const {
+  run::check_prompt(prompt, binding_.spec());
+}
+
 bool PromptMaker::is_image(int64_t id) const {
   return binding_.spec().vision && id == binding_.spec().tokens.image;
 }
@@ -81,44 +85,58 @@ run::Prompt Item::fed() const {
   return out;
 }
 
+namespace {
+
+Item chat_item(const Sample& sample, const PromptMaker& maker) {
+  Item item;
+  item.id = sample.id;
+  item.prompt_text = sample.text;
+  item.prompt = maker.chat(sample.text, sample.images);
+  if (sample.answer) {
+    item.answer_text = *sample.answer;
+    item.answer = maker.answer(*sample.answer);
+  }
+  maker.check(item.fed());
+  return item;
+}
+
+/// An item for each window of a plain text.
+std::vector<Item> text_items(const Sample& sample, const PromptMaker& maker, int64_t window) {
+  std::vector<Item> out;
+  for (std::vector<int64_t>& ids : maker.windows(sample.text, window)) {
+    if (std::ssize(ids) > maker.max_tokens())
+      fail(
+          "a window of {} tokens is longer than the model (max_position_embeddings or sliding_window) takes; give "
+          "--window {} or less",
+          ids.size(), maker.max_tokens());
+    if (maker.is_image(ids.front())) fail("a window of the text begins with an image token; take it out");
+    Item item;
+    item.id = fmt::format("{}#{}", sample.id, out.size() + 1);
+    item.plain = true;
+    item.prompt.ids = {ids.front()};
+    item.answer.assign(ids.begin() + 1, ids.end());
+    maker.check(item.fed());
+    for (int64_t id : item.answer) item.bytes += maker.tokenizer().byte_count(id);
+    out.push_back(std::move(item));
+  }
+  return out;
+}
+
+}  // namespace
+
 std::vector<Item> make_items(std::span<const Sample> samples, const PromptMaker& maker, int64_t window) {
   std::vector<std::vector<Item>> made(samples.size());
   parallel_for(static_cast<int64_t>(samples.size()), [&](int64_t i) {
     const Sample& sample = samples[static_cast<size_t>(i)];
     std::vector<Item>& items = made[static_cast<size_t>(i)];
-    if (!sample.plain) {
-      Item item;
-      item.id = sample.id;
-      item.prompt_text = sample.text;
-      try {
-        item.prompt = maker.chat(sample.text, sample.images);
-      } catch (const Error& e) {
-        if (std::string_view(e.what()).starts_with(sample.id)) throw;
-        fail("{}: {}", sample.id, e.what());
-      }
-      if (sample.answer) {
-        item.answer_text = *sample.answer;
-        item.answer = maker.answer(*sample.answer);
-      }
-      items.push_back(std::move(item));
-      return;
-    }
-    int64_t number = 0;
-    for (std::vector<int64_t>& ids : maker.windows(sample.text, window)) {
-      if (std::ssize(ids) > maker.max_tokens())
-        fail(
-            "{}: a window of {} tokens is longer than the model (max_position_embeddings or sliding_window) "
-            "takes; give --window {} or less",
-            sample.id, ids.size(), maker.max_tokens());
-      if (maker.is_image(ids.front()))
-        fail("{}: a window of the text begins with an image token; take it out", sample.id);
-      Item item;
-      item.id = fmt::format("{}#{}", sample.id, ++number);
-      item.plain = true;
-      item.prompt.ids = {ids.front()};
-      item.answer.assign(ids.begin() + 1, ids.end());
-      for (int64_t id : item.answer) item.bytes += maker.tokenizer().byte_count(id);
-      items.push_back(std::move(item));
+    try {
+      if (sample.plain)
+        items = text_items(sample, maker, window);
+      else
+        items.push_back(chat_item(sample, maker));
+    } catch (const Error& e) {
+      if (std::string_view(e.what()).starts_with(sample.id)) throw;
+      fail("{}: {}", sample.id, e.what());
     }
   });
   std::vector<Item> out;

@@ -44,6 +44,9 @@ class PromptMaker {
   /// The longest sequence that the model was made for, in tokens.
   int64_t max_tokens() const { return binding_.spec().text.max_positions; }
 
+  /// Throws Error for a prompt that the model does not take (run::check_prompt).
+  void check(const run::Prompt& prompt) const;
+
   /// True when pictures can be prepared for this model.
   bool takes_pictures() const { return pictures_ != nullptr; }
 

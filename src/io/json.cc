@@ -151,7 +151,7 @@ Json parse_json(std::string_view text, std::string_view what, DuplicateKeys dupl
 }
 
 Json parse_json_line(std::string_view line, std::string_view what) {
-  Builder builder(line, what, DuplicateKeys::last_wins, true);
+  Builder builder(line, what, DuplicateKeys::refuse, true);
   builder.parse();
   return builder.take();
 }

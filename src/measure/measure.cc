@@ -118,19 +118,15 @@ class Recorder {
     for (const auto& linear : out_.inventory.linears) {
       place_[linear.name] = out_.errors.size();
       out_.errors.emplace_back().name = linear.name;
-      if (!options.rounding.plain()) out_.errors.back().rounded.emplace();
+      if (!options.rounding.plain())  // a likely size until it is rounded: a journal's record holds no linear of none
+        out_.errors.back().rounded = {.bytes4 = linear.bytes4, .weight = 0, .activation = {}};
     }
   }
 
   void see(const Tap& tap) {
     std::optional<TapRounder> rounder;
     const bool finite = finite_rows(tap);
-    if (!finite && !options_.allow_nonfinite)
-      fail(
-          "{}: what comes into it is NaN or infinite on these inputs; look for weights that are not finite, "
-          "or go on "
-          "with --allow-nonfinite",
-          tap.readers[0]->name);
+    if (!finite && !options_.allow_nonfinite) refuse_rows(*tap.readers[0]);
     for (const model::Linear* linear : tap.readers) {
       if (!options_.rounding.plain() && finite && !rounder) rounder.emplace(tap, options_.rounding);
       finish(*linear, tap, rounder ? &*rounder : nullptr);
@@ -185,6 +181,20 @@ class Recorder {
   }
 
  private:
+  /// Throws Error for what comes into a linear that is not finite: names the tensor that it comes from where one is
+  /// not finite itself.
+  [[noreturn]] void refuse_rows(const model::Linear& linear) const {
+    const auto unused = binding_.unused_tensors();
+    const io::Checkpoint& checkpoint = binding_.checkpoint();
+    for (const auto& [name, info] : checkpoint.tensors()) {
+      if (std::find(unused.begin(), unused.end(), name) != unused.end()) continue;
+      binding_.check_finite(name);
+      checkpoint.drop(checkpoint.tensor(name));
+    }
+    fail("{}: what comes into it is NaN or infinite on these inputs, though no weight is; leave out the input that "
+         "makes it so, or go on with --allow-nonfinite", linear.name);
+  }
+
   void finish(const model::Linear& linear, const Tap& tap, const TapRounder* rounder) {
     const auto noises = tap.noise.find(linear.name);
     const bool multiplied = noises != tap.noise.end();

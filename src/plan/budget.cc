@@ -32,7 +32,8 @@ std::optional<double> kl_of_budget(std::string_view budget) {
 
 }  // namespace
 
-int64_t parse_budget(std::string_view budget, const records::Inventory& inventory, int64_t slack) {
+int64_t parse_budget(std::string_view budget, const records::Inventory& inventory,
+                     std::optional<int64_t> least) {
   std::string_view rest = trim(budget);
   const auto number = take_decimal(rest);
   std::string unit(trim(rest));
@@ -42,24 +43,24 @@ int64_t parse_budget(std::string_view budget, const records::Inventory& inventor
   if (!number || !(bytes_of_one || percent || per_weight))
     fail(
         "budget \"{}\": expected a share over all-4-bit (10%), a size (1.81GiB; also TiB, MiB, KiB, TB, GB, MB, KB, "
-        "B), "
-        "bits per weight (4.6bpw), of at most 18 digits, a KL in nats (kl:0.001), or match",
+        "B), bits per weight (4.6bpw), of at most 18 digits, a KL in nats (kl:0.001), or match",
         printable(budget));
 
   // Every product is below 2^62 * 10^18 < 2^122.
-  const int64_t all4 = inventory.bytes_all4();
+  const int64_t all4 = inventory.bytes_all4(), smallest = least.value_or(all4);
   Wide limit = 0;
   if (percent)
-    limit = static_cast<Wide>(all4) + static_cast<Wide>(all4) * number->digits / (100 * number->scale);
+    limit = std::max(static_cast<Wide>(all4) + static_cast<Wide>(all4) * number->digits / (100 * number->scale),
+                     static_cast<Wide>(smallest));
   else if (per_weight)
     limit = static_cast<Wide>(inventory.parameters) * number->digits / (8 * number->scale);
   else
     limit = static_cast<Wide>(*bytes_of_one) * number->digits / number->scale;
   const auto bytes =
       static_cast<int64_t>(std::min(limit, static_cast<Wide>(std::numeric_limits<int64_t>::max())));
-  if (bytes < all4 - slack)
+  if (bytes < smallest)
     fail("budget \"{}\": this model needs at least {} with every linear in 4 bits; the budget allows {}",
-         budget, exact_bytes(all4), exact_bytes(bytes));
+         budget, exact_bytes(smallest), exact_bytes(bytes));
   return bytes;
 }
 
@@ -71,7 +72,7 @@ void check_budget(std::string_view budget, const records::Inventory& inventory) 
   if (budget == "match" || kl_of_budget(budget)) return;
   // What is not known before the weights are read are digits of a number in each quant_state.
   constexpr int64_t kDigits = 32;
-  parse_budget(budget, inventory, kDigits * std::ssize(inventory.linears));
+  parse_budget(budget, inventory, inventory.bytes_all4() - kDigits * std::ssize(inventory.linears));
 }
 
 std::optional<std::array<double, 2>> kl_budget(std::string_view budget, const records::Measurements& measurements) {

@@ -33,7 +33,8 @@ bool has_costs(const records::Measurements& measurements);
 /// interpolated in depth, on a logarithmic scale, between the groups of its kind (part and role) that were
 /// run; from all of its part, then from all, where none of its kind was. What a joint run leaves when the groups in
 /// it that were run alone are taken off is what its others cost together: their gains are scaled to that. Another
-/// rounding of a group that was run has the group's own gain. KLs add where layers act alone, so the cost of a plan is predicted as the sum.
+/// rounding of a group that was run has the group's own gain. KLs add where layers act alone, so the cost of a plan is
+/// predicted as the sum.
 std::vector<GroupCosts> predict_costs(const records::Measurements& measurements);
 
 /// How good predictions are: each run group predicted from the others.

@@ -136,12 +136,12 @@ records::Plan plan_of_choice(const records::Measurements& measurements, std::spa
                              std::span<const int> chosen, const records::Plan& like) {
   records::Plan plan = empty_plan(measurements, like.policy, like.budget);
   plan.budget_bytes = like.budget_bytes;
+  std::vector<const StoredAs*> four;  // of each group, what the plan stores, or would if it did not keep the group
   std::vector<double> kl;
-  for (const GroupCosts& group : costs) {
-    double least = std::numeric_limits<double>::infinity();
-    for (const StoredAs& option : group.options)
-      if (!option.rounding.empty()) least = std::min(least, option.kl[0] + option.kl[1]);
-    kl.push_back(std::min(least, std::numeric_limits<double>::max()));
+  for (size_t g = 0; g < costs.size(); ++g) {
+    const StoredAs& option = costs[g].options[static_cast<size_t>(chosen[g])];
+    four.push_back(option.rounding.empty() ? &better4(costs[g]) : &option);
+    kl.push_back(std::min(four[g]->kl[0] + four[g]->kl[1], std::numeric_limits<double>::max()));
   }
   std::vector<size_t> order(costs.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -150,8 +150,7 @@ records::Plan plan_of_choice(const records::Measurements& measurements, std::spa
     const size_t g = order[rank];
     const StoredAs& option = costs[g].options[static_cast<size_t>(chosen[g])];
     const bool keep = option.rounding.empty();
-    const bool measured = costs[g].options[0].measured || costs[g].options[costs[g].options.size() - 2].measured;
-    const std::string_view how = measured ? "alone in 4 bits" : "alone in 4 bits, predicted";
+    const std::string_view how = four[g]->measured ? "alone in 4 bits" : "alone in 4 bits, predicted";
     for (const size_t member : costs[g].group.members) {
       Decision& decision = plan.decisions[member];
       decision.keep = keep;
@@ -207,12 +206,16 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
     fail("budget \"{}\" is for policy dynamic with solo runs; measure with --effort auto or full", budget);
   if (limit && preferences.weights)
     fail("budget \"{}\" holds for each modality on its own: --weights has no part in it", budget);
-  if (!budget.empty() && !limit) plan.budget_bytes = parse_budget(budget, inventory);
+  // What the codes at hand need at least may be more than plain ones do, or less.
+  const auto set_budget = [&](int64_t least) {
+    if (!budget.empty() && !limit) plan.budget_bytes = parse_budget(budget, inventory, inventory.other_bytes + least);
+  };
   if (help.needs_budget && budget.empty()) fail("policy \"{}\" needs a budget, such as 10%", policy);
   if (help.needs_measurements) check_measured(measurements, policy);
 
   if (policy == "dynamic" && has_costs(measurements)) {
     const auto costs = costs_for(measurements, preferences);
+    set_budget(chosen_bytes(costs, choose_within(costs, 0, {1, 1})));
     const auto chosen = limit ? choose_for_kl(costs, *limit)
                               : choose(costs, plan.budget_bytes - inventory.other_bytes,
                                        objective_for(costs, preferences.weights));
@@ -224,8 +227,12 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
     const std::string rounding = better ? measurements.rounding.kind : preferences.rounding;
     check_rounding(rounding, measurements, plan.format);
     const std::vector<records::Group> groups = groups_rounded(rounding, measurements);
-    int64_t all4 = inventory.other_bytes;
-    for (const records::Group& group : groups) all4 += group.bytes4;
+    int64_t all4 = inventory.other_bytes, least = 0;
+    for (const records::Group& group : groups) {
+      all4 += group.bytes4;
+      least += std::min(group.bytes4, group.bytes16);
+    }
+    set_budget(least);
     help.decide({measurements, groups, policy_argument(policy), plan.budget_bytes, all4}, plan.decisions);
     for (Decision& decision : plan.decisions)
       if (!decision.keep && !rounding.empty()) decision.rounding = rounding;

@@ -19,9 +19,11 @@ namespace nibble::plan {
 /// Bytes of tensor data that a budget allows for this model.
 /// "10%": over all-4-bit. "1.81GiB" (also MiB, KiB, GB, MB, KB, B): that many bytes. "4.6bpw": those bits
 /// times all parameters. Exact in decimal, rounded down to whole bytes; units in any case, spaces allowed
-/// before them. Throws Error for a text that is none of these, and for a budget below all-4-bit (saying the
-/// smallest that is possible) by more than `slack` bytes, for inventories whose sizes are not exact yet.
-int64_t parse_budget(std::string_view budget, const records::Inventory& inventory, int64_t slack = 0);
+/// before them. `least`: bytes of the smallest plan, where that is not all-4-bit with plain codes; a share allows
+/// them, however small it is. Throws Error for a text that is none of these, and for a size below `least`, which it
+/// names.
+int64_t parse_budget(std::string_view budget, const records::Inventory& inventory,
+                     std::optional<int64_t> least = std::nullopt);
 
 /// True for "kl:X" and "match", which only dynamic with solo runs can keep.
 bool is_kl_budget(std::string_view budget);

@@ -18,6 +18,16 @@ bool contains(std::initializer_list<std::string_view> keys, std::string_view key
   return std::find(keys.begin(), keys.end(), key) != keys.end();
 }
 
+/// A number of each Modality, by the reader of one field.
+std::array<double, 2> read_by_modality(const io::Fields& fields, std::string_view key,
+                                       double (*read)(const io::Fields&, std::string_view)) {
+  const io::Fields object = fields.object(key);
+  check_keys(object, {modality_name(Modality::vision), modality_name(Modality::text)});
+  std::array<double, 2> out{};
+  for (const Modality m : kModalities) out[static_cast<size_t>(m)] = read(object, modality_name(m));
+  return out;
+}
+
 }  // namespace
 
 io::Json make_header(std::string_view kind, int version) {
@@ -96,6 +106,37 @@ double share(const io::Fields& fields, std::string_view key) {
   return value;
 }
 
+int64_t positive(const io::Fields& fields, std::string_view key) {
+  const int64_t value = fields.integer(key);
+  if (value < 1) fail("{}: \"{}\" is {}; expected 1 or more", fields.what(), key, value);
+  return value;
+}
+
+int64_t between(const io::Fields& fields, std::string_view key, int64_t low, int64_t high) {
+  const int64_t value = fields.integer(key);
+  if (value < low || value > high)
+    fail("{}: \"{}\" is {}; expected {} to {}", fields.what(), key, value, low, high);
+  return value;
+}
+
+int64_t window_field(const io::Fields& fields, std::string_view key, bool none) {
+  return none && fields.integer(key) == 0 ? 0 : between(fields, key, 2, 1 << 20);
+}
+
+double kl_field(const io::Fields& fields, std::string_view key) {
+  const double value = non_negative(fields, key);
+  if (value > kLargestKl)
+    fail("{}: \"{}\" is {}; expected a KL of at most {} nats", fields.what(), key, value, kLargestKl);
+  return value;
+}
+
+int64_t bytes4_field(const io::Fields& fields, std::string_view key, int64_t bytes16) {
+  // Two maps of 16 and 256 floats and a quant_state of some hundred bytes; codes and scales take less than a byte for
+  // each weight.
+  constexpr int64_t kBeside = 4096;
+  return between(fields, key, 1, bytes16 + kBeside);
+}
+
 std::string compute_type(const io::Fields& fields, std::string_view key) {
   std::string value = fields.string(key);
   if (value != "f32" && value != "bf16")
@@ -120,12 +161,11 @@ io::Json by_modality(const std::array<double, 2>& values, std::string_view what)
 }
 
 std::array<double, 2> by_modality_field(const io::Fields& fields, std::string_view key) {
-  const io::Fields object = fields.object(key);
-  check_keys(object, {modality_name(Modality::vision), modality_name(Modality::text)});
-  std::array<double, 2> out{};
-  for (const Modality m : kModalities)
-    out[static_cast<size_t>(m)] = non_negative(object, modality_name(m));
-  return out;
+  return read_by_modality(fields, key, non_negative);
+}
+
+std::array<double, 2> kl_by_modality_field(const io::Fields& fields, std::string_view key) {
+  return read_by_modality(fields, key, kl_field);
 }
 
 std::vector<std::string> strings_field(const io::Fields& fields, std::string_view key) {

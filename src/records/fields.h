@@ -36,6 +36,23 @@ double finite(const io::Fields& fields, std::string_view key);
 double non_negative(const io::Fields& fields, std::string_view key);
 double share(const io::Fields& fields, std::string_view key);
 
+/// positive: an integer >= 1. between: an integer from low to high.
+int64_t positive(const io::Fields& fields, std::string_view key);
+int64_t between(const io::Fields& fields, std::string_view key, int64_t low, int64_t high);
+/// The tokens of a window that plain texts are cut into, as --window takes them: 2 to 1048576, or 0 where there are no
+/// texts to cut (`none`).
+int64_t window_field(const io::Fields& fields, std::string_view key, bool none);
+
+/// The largest KL that a record may hold, in nats: no model's is near it, and sums of KLs stay finite.
+inline constexpr double kLargestKl = 1e6;
+/// A KL: a number from 0 to kLargestKl; and one for each Modality.
+double kl_field(const io::Fields& fields, std::string_view key);
+std::array<double, 2> kl_by_modality_field(const io::Fields& fields, std::string_view key);
+
+/// Bytes of a weight of shape [out, in] in NF4, with all its side tensors: at most those of the weight itself
+/// (`bytes16`, of a weight that cannot be rounded) and of what every 4-bit weight has beside its codes.
+int64_t bytes4_field(const io::Fields& fields, std::string_view key, int64_t bytes16);
+
 /// A SHA-256 in lower-case hex, or ""; throws Error for another text or none.
 std::string digest_field(const io::Fields& fields, std::string_view key);
 

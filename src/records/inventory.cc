@@ -90,11 +90,11 @@ LinearRecord linear_from_json(const io::Fields& fields) {
     fail("{}: \"dtype\" is \"{}\"; expected a float type such as BF16", fields.what(), printable(dtype));
   linear.dtype = *type;
   linear.bytes16 = count(fields, "bytes16");
-  linear.bytes4 = count(fields, "bytes4");
   const auto size = checked_product(std::array{linear.out, linear.in, dtype_size(linear.dtype)});
   if (!size || *size != linear.bytes16)
     fail("{}: \"bytes16\" is {}, but the shape [{}, {}] in {} takes {} bytes", fields.what(), linear.bytes16,
          linear.out, linear.in, dtype, size ? fmt::format("{}", *size) : "too many");
+  linear.bytes4 = bytes4_field(fields, "bytes4", linear.bytes16);
   return linear;
 }
 
@@ -153,7 +153,7 @@ Inventory inventory_from_json(const io::Json& json, const std::string& what) {
   inventory.family = non_empty(fields, "family");
   inventory.model = fields.string("model");
   if (fields.has("weights")) inventory.weights = digest_field(fields, "weights");
-  inventory.parameters = count(fields, "parameters");
+  inventory.parameters = positive(fields, "parameters");
   inventory.other_bytes = count(fields, "other_bytes");
   if (inventory.other_bytes > kLargestTotal)
     fail("{}: \"other_bytes\" is {}: too many", what, inventory.other_bytes);

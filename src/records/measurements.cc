@@ -64,7 +64,7 @@ std::array<ActivationError, 2> activation_from_json(const io::Fields& activation
   return out;
 }
 
-LinearErrors errors_from_json(const io::Fields& fields) {
+LinearErrors errors_from_json(const io::Fields& fields, const LinearRecord& linear) {
   check_keys(fields, {"name", "weight", "largest_block", "activation", "rounded", "slices"});
   LinearErrors errors;
   errors.name = non_empty(fields, "name");
@@ -74,7 +74,7 @@ LinearErrors errors_from_json(const io::Fields& fields) {
   if (fields.has("rounded")) {
     const io::Fields rounded = fields.object("rounded");
     check_keys(rounded, {"bytes4", "weight", "activation"});
-    errors.rounded = {.bytes4 = count(rounded, "bytes4"),
+    errors.rounded = {.bytes4 = bytes4_field(rounded, "bytes4", linear.bytes16),
                       .weight = non_negative(rounded, "weight"),
                       .activation = activation_from_json(rounded.object("activation"))};
   }
@@ -96,7 +96,7 @@ std::vector<MeasuredInput> inputs_from_json(const io::Fields& fields) {
     check_keys(input, {"id", "modality", "positions"});
     out.push_back({.id = input.string("id"),
                    .modality = modality_field(input, "modality"),
-                   .positions = count(input, "positions")});
+                   .positions = positive(input, "positions")});
   }
   return out;
 }
@@ -112,8 +112,8 @@ void read_run(const io::Fields& fields, const std::vector<std::string>& names, c
     fail("{}: \"rounding\" is \"{}\", but the measurements were made with \"{}\"", fields.what(), run.rounding,
          measurements.rounding.kind);
   for (const io::Json& value : fields.array("kl")) {
-    if (!value.is_number() || !(value.get<double>() >= 0))
-      fail("{}: \"kl\" holds something that is no number from 0", fields.what());
+    if (!value.is_number() || !(value.get<double>() >= 0 && value.get<double>() <= kLargestKl))
+      fail("{}: \"kl\" holds something that is no number from 0 to {}", fields.what(), kLargestKl);
     run.kl.push_back(value.get<double>());
   }
   if (run.kl.size() != measurements.inputs.size())
@@ -226,7 +226,7 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
   for (const Modality modality : kModalities)
     measurements.rows[index_of(modality)] = count(rows, modality_name(modality));
   measurements.compute = compute_type(fields, "compute");
-  measurements.window = count(fields, "window");
+  measurements.window = window_field(fields, "window", measurements.data.empty());
   measurements.rounding = rounding_field(fields, "rounding");
   measurements.fuse = fields.boolean("fuse");
   measurements.effort = fields.string("effort");
@@ -243,7 +243,7 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
          linears.size());
   for (size_t i = 0; i < linears.size(); ++i) {
     const io::Fields element(list[i], fmt::format("{}: errors[{}]", what, i));
-    LinearErrors errors = errors_from_json(element);
+    LinearErrors errors = errors_from_json(element, linears[i]);
     if (errors.name != linears[i].name)
       fail("{}: \"name\" is \"{}\", but the inventory has \"{}\" there", element.what(),
            printable(errors.name), printable(linears[i].name));
@@ -253,7 +253,9 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
     measurements.errors.push_back(std::move(errors));
   }
   measurements.inputs = inputs_from_json(fields);
-  if (fields.has("noise")) measurements.noise = by_modality_field(fields, "noise");
+  if (!measurements.inputs.empty() && std::ssize(measurements.inputs) != measurements.samples)
+    fail("{}: \"samples\" is {}, but \"inputs\" lists {}", what, measurements.samples, measurements.inputs.size());
+  if (fields.has("noise")) measurements.noise = kl_by_modality_field(fields, "noise");
   read_runs(fields, measurements);
   return measurements;
 }

@@ -106,8 +106,8 @@ struct Measurements {
 double mean_kl(const Measurements& measurements, std::span<const double> kl, Modality modality);
 
 /// The power mean of exponent 1/3 over the inputs of one modality, by positions; 0 where there are none. A few inputs
-/// on which a model wavers hold most of any mean KL, and others will be such inputs elsewhere. As far as the KL of a run
-/// on an input is a factor of the run times one of the input, the ratio of two power means is that of two means on
+/// on which a model wavers hold most of any mean KL, and others will be such inputs elsewhere. As far as the KL of a
+/// run on an input is a factor of the run times one of the input, the ratio of two power means is that of two means on
 /// other inputs, with much less variance.
 double typical_kl(std::span<const MeasuredInput> inputs, std::span<const double> kl, Modality modality);
 

@@ -31,7 +31,7 @@ io::Json interval_to_json(const Interval& interval, std::string_view what) {
 
 Interval interval_from_json(const io::Fields& fields) {
   check_keys(fields, {"mean", "low", "high"});
-  return {non_negative(fields, "mean"), non_negative(fields, "low"), non_negative(fields, "high")};
+  return {kl_field(fields, "mean"), kl_field(fields, "low"), kl_field(fields, "high")};
 }
 
 io::Json run_to_json(const VerifiedRun& run) {
@@ -58,8 +58,8 @@ VerifiedRun run_from_json(const io::Fields& fields) {
   check_keys(kl, {modality_name(Modality::vision), modality_name(Modality::text)});
   for (const Modality m : kModalities)
     run.kl[static_cast<size_t>(m)] = interval_from_json(kl.object(modality_name(m)));
-  if (fields.has("decided")) run.decided = by_modality_field(fields, "decided");
-  if (fields.has("typical")) run.typical = by_modality_field(fields, "typical");
+  if (fields.has("decided")) run.decided = kl_by_modality_field(fields, "decided");
+  if (fields.has("typical")) run.typical = kl_by_modality_field(fields, "typical");
   return run;
 }
 
@@ -147,9 +147,9 @@ io::Json to_json(const Plan& plan) {
 Plan plan_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Plan::kVersion,
-               {"family", "model", "weights", "format", "policy", "budget", "measurements_digest", "budget_bytes", "bytes",
-                "bytes_all4", "bytes_all16", "fuse", "rounding", "data", "window", "held_out", "compute", "predicted",
-                "verification", "curve", "decisions"});
+               {"family", "model", "weights", "format", "policy", "budget", "measurements_digest", "budget_bytes",
+                "bytes", "bytes_all4", "bytes_all16", "fuse", "rounding", "data", "window", "held_out", "compute",
+                "predicted", "verification", "curve", "decisions"});
   Plan plan;
   plan.family = non_empty(fields, "family");
   plan.model = fields.string("model");
@@ -167,7 +167,7 @@ Plan plan_from_json(const io::Json& json, const std::string& what) {
   plan.fuse = fields.boolean("fuse");
   plan.rounding = rounding_field(fields, "rounding");
   plan.data = strings_field(fields, "data");
-  plan.window = count(fields, "window");
+  plan.window = window_field(fields, "window", plan.rounding.plain());
   plan.held_out = fields.boolean("held_out");
   plan.compute = fields.string("compute");
   if (!plan.compute.empty()) compute_type(fields, "compute");

@@ -98,7 +98,8 @@ Matrix attend(const model::Stack& stack, int64_t index, const Projections& p, co
   const auto one = [&](int64_t i) {
     const Segment& s = batch.segments[static_cast<size_t>(i)];
     const Range keys = cross ? Range{s.cross_begin, s.cross_rows} : Range{s.begin, s.rows};
-    ConstMatrix k = ConstMatrix(p.k).row_range(keys.begin, keys.end), v = ConstMatrix(p.v).row_range(keys.begin, keys.end);
+    ConstMatrix k = ConstMatrix(p.k).row_range(keys.begin, keys.end);
+    ConstMatrix v = ConstMatrix(p.v).row_range(keys.begin, keys.end);
     if (s.cache) {
       LayerCache& cache = (*s.cache)[static_cast<size_t>(index)];
       cache.append(k, v);

@@ -130,7 +130,8 @@ Matrix Runner::join_tiles(const Batch& tower) {
       std::copy_n(tower.hidden.row(t * padded + r), hidden, y);
       for (size_t k = 0; k < kept.size(); ++k) {
         const float* x = tower.kept.at(kept[k]).row(t * padded + r);
-        for (int64_t c = 0; c < hidden; ++c) y[hidden + c * static_cast<int64_t>(kept.size()) + static_cast<int64_t>(k)] = x[c];
+        const auto step = std::ssize(kept), at = static_cast<int64_t>(k);
+        for (int64_t c = 0; c < hidden; ++c) y[hidden + c * step + at] = x[c];
       }
     }
   return out;
@@ -288,20 +289,7 @@ void go_on_from(const Sequence& prefix, Sequence& sequence) {
 }
 
 Sequence Runner::sequence(const Prompt& prompt) const {
-  if (prompt.ids.empty()) fail("the prompt is empty; give at least one token");
-  for (const auto* ids : {&prompt.ids, &prompt.continuation})
-    for (int64_t id : *ids)
-      if (id < 0 || id >= spec().text.embedding_rows)
-        fail(
-            "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not "
-            "belong together",
-            id, spec().text.embedding_rows);
-  if (const auto tokens = static_cast<int64_t>(prompt.ids.size() + prompt.continuation.size());
-      tokens > spec().text.max_positions)
-    fail(
-        "the prompt has {} tokens, but the model (max_position_embeddings or sliding_window) takes {}; "
-        "shorten it",
-        tokens, spec().text.max_positions);
+  check_prompt(prompt, spec());
   Sequence out;
   out.ids = prompt.ids;
   out.positions = prompt_positions(prompt, spec(), out.next_position);

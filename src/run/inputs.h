@@ -49,6 +49,10 @@ struct Prompt {
 /// patches.
 using Position = std::array<int64_t, 3>;
 
+/// Throws Error for a prompt that no model of this spec takes: without tokens, with one outside of the vocabulary, or
+/// longer than it takes.
+void check_prompt(const Prompt& prompt, const model::Spec& spec);
+
 /// Positions of the prompt's ids, and the position of the next token in `next`. Where the family spreads
 /// positions (M-RoPE), a picture holds the time and spreads height and width, and text after it goes on from
 /// the largest position so far; otherwise tokens are counted. Throws Error when the image tokens do not fit

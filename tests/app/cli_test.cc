@@ -179,6 +179,22 @@ TEST_F(Cli, LogitsThatAreNoNumbersAreLaidToTheirTensor) {
                "_test.csv:1");
 }
 
+TEST_F(Cli, RowsThatAreNoNumbersAreLaidToTheirTensor) {
+  io::write_file(temp("text.jsonl"), R"({"text": "A green train with one car."})");
+  for (const std::string name : {"model.layers.0.self_attn.q_proj.weight",
+                                 "model.layers.0.input_layernorm.weight", "model.embed_tokens.weight"}) {
+    const fs::path model = copy_model(name);
+    const io::Checkpoint checkpoint(model);
+    // The whole first half: of the embedding, that has rows of what the text says.
+    const io::TensorInfo info = checkpoint.tensors().at(name);
+    std::string values;
+    while (std::ssize(values) < (info.end - info.begin) / 2) values += std::string("\xc0\x7f", 2);
+    overwrite(checkpoint.file_of(name), info.begin, values);
+    expect_error("measure " + model.string() + " --effort none --data " + temp("text.jsonl") + " -o " + temp("m.json"),
+                 checkpoint.file_of(name).string(), "tensor " + name, "element 0");
+  }
+}
+
 TEST_F(Cli, Data) {
   expect_error("measure " + kModel + " -o " + temp("m.json") + " --data " + temp("none.jsonl"), "none.jsonl");
   io::write_file(temp("bad.jsonl"), "{\"text\": \"fine\"}\n{\"text\": 4}\n");
@@ -454,7 +470,7 @@ TEST_F(Cli, RecordsOfOtherWeightsAreSaid) {
   const Outcome again =
       nibble("quantize " + kModel + " --plan " + temp("out") + "/nibble.json -o " + temp("again"));
   EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_THAT(again.err, HasSubstr("other weights"));
+  EXPECT_THAT(again.err, HasSubstr("the plan may not hold: made from other weights"));
 }
 
 TEST_F(Cli, OptionsThatWouldChangeNothingAreRefused) {
@@ -464,6 +480,50 @@ TEST_F(Cli, OptionsThatWouldChangeNothingAreRefused) {
       expect_error(fmt::format("quantize {} -o {} {} x.json {}", kModel, temp("out"), record, option), record);
   }
   expect_error("quantize " + kModel + " -o " + temp("out") + " --plan x.json --rounding plain", "--plan");
+}
+
+TEST_F(Cli, OptionsThatTheResultDoesNotDependOnAreRefused) {
+  expect_error("quantize " + kModel + " -o " + temp("out") + " --policy all --budget 28%",
+               "--budget changes nothing for policy all");
+  const std::string plan = "plan " NIBBLE_ROOT "/tests/plan/goldens/measurements.json -o " + temp("plan.json");
+  expect_error(plan + " --policy all --budget 28%", "--budget changes nothing for policy all");
+  expect_error(plan + " --as transformers --json", "--json", "--as");
+  expect_error(plan + " --explain --json", "--json", "--explain");
+  EXPECT_FALSE(fs::exists(temp("plan.json")));
+  EXPECT_EQ(nibble(plan + " --explain").code, 0);
+  EXPECT_EQ(nibble(plan + " --json").code, 0);
+}
+
+TEST_F(Cli, WhereNobodyReadsItEndsWithoutAWord) {
+  // The reader of the pipe is gone before nibble starts.
+  io::write_file(temp("slow"), fmt::format("#!/bin/bash\n(sleep 1; exec '{}' inspect '{}' 2>'{}') | true\n"
+                                           "exit ${{PIPESTATUS[0]}}\n",
+                                           NIBBLE_BINARY, kModel, temp("said")));
+  EXPECT_EQ(WEXITSTATUS(std::system(fmt::format("bash '{}'", temp("slow")).c_str())), 141);
+  EXPECT_EQ(io::read_file(temp("said")), "");
+}
+
+TEST_F(Cli, AFolderForScratchThatIsNotThereIsNamed) {
+  const std::string command = fmt::format("TMPDIR=/nope '{}' compare {} --budget 10% 2>'{}'", NIBBLE_BINARY, kModel,
+                                          temp("said"));
+  EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 2);
+  EXPECT_THAT(io::read_file(temp("said")),
+              HasSubstr("\nnibble: TMPDIR=/nope: is no folder that can be used; set TMPDIR to a folder with space\n"));
+}
+
+TEST_F(Cli, PromptsThatTheModelDoesNotTakeAreNamedByLine) {
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += " train";
+  io::write_file(temp("long.jsonl"), "{\"prompt\": \"Hello\", \"answer\": \"A\"}\n{\"prompt\": \"" + text +
+                                         "\", \"answer\": \"A\"}\n");
+  const fs::path model = copy_model("short");
+  io::Json config = io::read_json(model / "config.json");
+  io::Json& holder = config.contains("text_config") ? config["text_config"] : config;
+  holder["max_position_embeddings"] = 512;
+  if (config.contains("max_position_embeddings")) config["max_position_embeddings"] = 512;
+  io::write_file(model / "config.json", io::dump_json(config));
+  expect_error("eval " + model.string() + " --data " + temp("long.jsonl"), temp("long.jsonl") + ":2: the prompt has",
+               "takes 512");
 }
 
 TEST_F(Cli, NumbersAndSizesThatAreNone) {

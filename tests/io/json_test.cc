@@ -51,6 +51,8 @@ TEST(ParseJson, ErrorsOfALineNameItsColumn) {
   EXPECT_THAT(error_of([] { parse_json_line("{\"a\": 01}", "x.jsonl:3"); }),
               StartsWith("x.jsonl:3: column 8: "));
   EXPECT_EQ(parse_json_line("[1]", "x.jsonl:3"), Json({1}));
+  EXPECT_THAT(error_of([] { parse_json_line(R"({"a": 1, "a": 2})", "x.jsonl:3"); }),
+              testing::AllOf(StartsWith("x.jsonl:3: "), testing::HasSubstr("\"a\" is there twice")));
 }
 
 TEST(ParseJson, NulBytesDoNotEndTheText) {

@@ -86,6 +86,32 @@ TEST(Costs, ARunGroupCostsWhatItsRunSays) {
   }
 }
 
+TEST(Costs, APlanSaysWhatItsOwnCodesCost) {
+  World world;
+  world.m.rounding.kind = "feedback";
+  for (size_t i = 0; i < world.m.errors.size(); ++i)
+    world.m.errors[i].rounded = {.bytes4 = world.m.inventory.linears[i].bytes4,
+                                 .weight = world.m.errors[i].weight,
+                                 .activation = world.m.errors[i].activation};
+  world.run_all([&](const auto& group) { return group.name == world.groups[0].name; });
+  // Codes of feedback were run alone and cost more; the plain ones are predicted.
+  world.m.solo.push_back({world.groups[0].name, "feedback", {1, 1}});
+  auto costs = predict_costs(world.m);
+  costs[0].options[0].kl = {0.125, 0.125};
+  ASSERT_FALSE(costs[0].options[0].measured);
+  ASSERT_TRUE(costs[0].options[1].measured);
+  const auto decision_of = [&](int option) {
+    std::vector<int> chosen(costs.size(), 0);
+    chosen[0] = option;
+    return plan_of_choice(world.m, costs, chosen, {}).decisions[world.groups[0].members[0]];
+  };
+  EXPECT_EQ(decision_of(0).reason, "KL 0.25 alone in 4 bits, predicted");
+  EXPECT_EQ(decision_of(1).reason, fmt::format("KL {:.3g} alone in 4 bits", costs[0].options[1].kl[0] +
+                                                                               costs[0].options[1].kl[1]));
+  EXPECT_THAT(decision_of(2).reason, ::testing::StartsWith("KL 0.25 alone in 4 bits, predicted, rank "))
+      << "what it would be stored as";
+}
+
 TEST(Costs, OneWaveringInputDoesNotDecideWhatAGroupCosts) {
   World world;
   world.m.inputs.assign(20, {"picture", Modality::vision, 3});

@@ -246,6 +246,55 @@ TEST(Plan, KeepsWhatIsSmallerInSixteenBits) {
   EXPECT_EQ(plan.bytes, plan.bytes_all4);
 }
 
+/// The measurements with codes of feedback beside the plain ones, of so many bytes more in every linear.
+Measurements with_feedback(int64_t more) {
+  Measurements m = measured();
+  m.rounding.kind = "feedback";
+  for (size_t i = 0; i < m.errors.size(); ++i)
+    m.errors[i].rounded = {.bytes4 = m.inventory.linears[i].bytes4 + more,
+                           .weight = m.errors[i].weight,
+                           .activation = m.errors[i].activation};
+  return m;
+}
+
+TEST(Plan, AShareAllowsTheSmallestPlanOfItsCodes) {
+  for (const int64_t more : {-200, 0, 200}) {
+    const Measurements m = with_feedback(more);
+    const int64_t all4 = m.inventory.bytes_all4(), least = all4 + more * std::ssize(m.errors);
+    const Plan plan = make_plan(m, "dynamic", "0%");
+    EXPECT_EQ(plan.budget_bytes, std::max(all4, least));
+    EXPECT_LE(plan.bytes, plan.budget_bytes);
+    if (more >= 0) {
+      EXPECT_EQ(plan.kept(), 0);
+    }
+    EXPECT_EQ(make_plan(m, "dynamic", "0%", {.rounding = "plain"}).bytes, all4);
+  }
+}
+
+TEST(Plan, TheLeastSizeIsThatOfItsCodes) {
+  for (const int64_t more : {-200, 200}) {
+    const Measurements m = with_feedback(more);
+    const int64_t least = m.inventory.bytes_all4() + more * std::ssize(m.errors);
+    EXPECT_EQ(make_plan(m, "dynamic", fmt::format("{}B", least)).bytes, least);
+    EXPECT_THAT(error_of([&] { make_plan(m, "dynamic", fmt::format("{}B", least - 1)); }),
+                HasSubstr(fmt::format("({} bytes) with every linear", least)));
+  }
+}
+
+TEST(Plan, WithGroupsRunAloneTheSmallerCodesSetTheLeastSize) {
+  for (const int64_t more : {-200, 200}) {
+    Measurements m = with_feedback(more);
+    m.inputs = {{"text", records::Modality::text, 5}};
+    m.solo = {{m.inventory.linears[0].group, "feedback", {0.25}}};
+    const int64_t all4 = m.inventory.bytes_all4(), rounded = all4 + more * std::ssize(m.errors);
+    EXPECT_EQ(make_plan(m, "dynamic", fmt::format("{}B", std::min(all4, rounded))).bytes, std::min(all4, rounded));
+    error_of([&] { make_plan(m, "dynamic", fmt::format("{}B", std::min(all4, rounded) - 1)); });
+    const Plan plan = make_plan(m, "dynamic", "0%", {.rounding = "feedback"});
+    EXPECT_LE(plan.bytes, plan.budget_bytes);
+    EXPECT_EQ(plan.budget_bytes, std::max(all4, rounded));
+  }
+}
+
 TEST(Plan, RankingPassesOverWhatDoesNotFit) {
   auto m = three({0.3, 0.2, 0.1}, {});
   m.inventory.linears[1].bytes16 = 1000;

@@ -235,6 +235,20 @@ TEST(Records, BadMeasurementsAreRefused) {
       {"/inventory/other_bytes", -1, "other_bytes"},
       {"/inventory/other_bytes", std::numeric_limits<int64_t>::max(), "too many"},
       {"/inventory/parameters", -1, "parameters"},
+      {"/inventory/parameters", 0, "inventory: \"parameters\" is 0; expected 1 or more"},
+      {"/inventory/linears/1/bytes4", 0, "linears[1]: \"bytes4\" is 0; expected 1 to 528384"},
+      {"/inventory/linears/1/bytes4", 528'385, "\"bytes4\" is 528385"},
+      {"/errors/1/rounded/bytes4", 0, "errors[1].rounded: \"bytes4\" is 0"},
+      {"/errors/1/rounded/bytes4", 528'385, "\"bytes4\" is 528385; expected 1 to 528384"},
+      {"/inputs/1/positions", 0, "inputs[1]: \"positions\" is 0; expected 1 or more"},
+      {"/samples", 3, "\"samples\" is 3, but \"inputs\" lists 2"},
+      {"/window", 0, "\"window\" is 0; expected 2 to 1048576"},
+      {"/window", 1, "\"window\" is 1; expected 2 to 1048576"},
+      {"/window", 1'048'577, "\"window\" is 1048577"},
+      {"/solo/0/kl", {1.0, 1'000'001.0}, "solo[0]: \"kl\" holds something that is no number from 0 to 1000000"},
+      {"/solo/0/kl", {1.0, kInfinity}, "solo[0]: \"kl\" holds"},
+      {"/solo/0/kl", {kNan, 1.0}, "solo[0]: \"kl\" holds"},
+      {"/noise/vision", 1e7, "noise: \"vision\" is 10000000; expected a KL of at most 1000000 nats"},
       {"/inventory/version", 0, "version 0"},
       {"/inventory/family", "", "family"},
       {"/errors/1/name", "x",
@@ -265,6 +279,9 @@ TEST(Records, BadPlansAreRefused) {
       {"/decisions/1/rounding", "search", "the plan's is \"feedback\""},
       {"/verification/chosen", 2, "\"chosen\" is 2, but there are 2 runs"},
       {"/predicted/text", -1.0, "text"},
+      {"/verification/runs/1/kl/vision/high", 1e7, "vision: \"high\" is 10000000; expected a KL of at most"},
+      {"/window", 0, "\"window\" is 0; expected 2 to 1048576"},
+      {"/window", 1'048'577, "\"window\" is 1048577"},
       {"/data/0", 3, "no string"},
       {"/bytes", -1, "bytes"},
       {"/budget_bytes", -5, "budget_bytes"},
@@ -279,6 +296,18 @@ TEST(Records, BadPlansAreRefused) {
   };
   expect_refused(to_json(sample_plan()), list,
                  [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
+}
+
+TEST(Records, AWindowOfNothingIsZero) {
+  auto plan = testing::sample_plan();
+  plan.rounding = {};
+  plan.decisions[1].rounding = "plain";
+  plan.window = 0;
+  EXPECT_EQ(plan_from_json(to_json(plan), "p"), plan);
+  auto measurements = sample_measurements();
+  measurements.data.clear();
+  measurements.window = 0;
+  EXPECT_EQ(measurements_from_json(to_json(measurements), "m"), measurements);
 }
 
 TEST(Records, PlansMayBeEditedByHand) {

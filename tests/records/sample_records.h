@@ -45,7 +45,7 @@ inline records::Measurements sample_measurements() {
   };
   m.inventory.linears[2].depth = m.inventory.linears[3].depth = 3;
   m.data = {"pictures.txt", "texts/\xc3\xa9t\xc3\xa9.txt"};
-  m.samples = 32;
+  m.samples = 2;
   m.rows = {4096, 1234};
   m.compute = "bf16";
   m.errors = {
@@ -58,7 +58,7 @@ inline records::Measurements sample_measurements() {
   m.rounding = {"feedback", {0.03, 0.2}, 0, 0.25};
   m.effort = "auto";
   for (auto& errors : m.errors)
-    errors.rounded = {50'000, errors.weight * 1.1, {{{1024, 0.05, 1e8}, {0, 0, 0}}}};
+    errors.rounded = {20'000, errors.weight * 1.1, {{{1024, 0.05, 1e8}, {0, 0, 0}}}};
   m.inputs = {{"images/0003.jpg", records::Modality::vision, 12}, {"texts.jsonl:3#1", records::Modality::text, 191}};
   m.solo = {{"visual.blocks.0.attn.qkv", "plain", {0.25, 1e-7}},
             {"visual.blocks.0.attn.qkv", "feedback", {0.125, 0}},
