@@ -307,11 +307,6 @@ records::Plan plan_for(const records::Measurements& measurements, const std::str
   return out;
 }
 
-void check_budget_counts(const std::string& policy, const std::string& budget) {
-  if (policy == "all" && !budget.empty())
-    fail("--budget changes nothing for policy all, which makes the smallest plan");
-}
-
 std::string record_digest(const io::Json& record) {
   return sha256(io::dump_json(record) + "\n");
 }

@@ -65,8 +65,6 @@ inline constexpr const char* kDefaultBudget = "10%";
 records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
                        const std::string& policy, const std::string& budget, const plan::Preferences& preferences);
 
-/// Throws Error for a budget that changes nothing: that of the policy that makes the smallest plan.
-void check_budget_counts(const std::string& policy, const std::string& budget);
 
 /// Prints a result on stdout. Where its reader is gone the command ends without a word, as by SIGPIPE.
 void print(const std::string& text);

@@ -62,7 +62,6 @@ std::string transformers_text(const records::Plan& plan) {
 }
 
 void make_plan(const PlanOptions& o, const Common& common) {
-  check_budget_counts(o.policy, o.budget);
   // Whoever asks for the plan in another form does not ask for a file.
   const std::string out = !o.out.empty() || !o.as.empty() ? o.out : "plan.json";
   if (!out.empty()) check_target(out, {o.measurements}, "plan");

@@ -26,7 +26,6 @@ struct Options {
 /// Throws Error for an option that would change nothing for this policy.
 void check_options(const Options& o) {
   if (!o.plan.empty()) return;
-  check_budget_counts(o.policy, o.planning.budget);
   if (!o.measurements.empty()) return;
   const bool dynamic = o.policy == "dynamic", solo = o.planning.calibration.effort != "none";
   const std::string& rounding = o.planning.calibration.rounding;
