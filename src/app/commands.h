@@ -65,7 +65,6 @@ inline constexpr const char* kDefaultBudget = "10%";
 records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
                        const std::string& policy, const std::string& budget, const plan::Preferences& preferences);
 
-
 /// Prints a result on stdout. Where its reader is gone the command ends without a word, as by SIGPIPE.
 void print(const std::string& text);
 /// The same after a command wrote `path`: where printing fails, the error says that the file or folder did
