@@ -61,7 +61,7 @@ inline records::Measurements report_measurements(int64_t blocks) {
   records::Measurements m;
   m.inventory = report_inventory(blocks);
   m.data = {"pictures/calibration/samples.jsonl", "texts/calibration.jsonl"};
-  m.samples = 40;
+  m.samples = 6;
   m.rows = {40'960, 12'340};
   m.window = 2048;
   m.compute = "f32";
