@@ -81,6 +81,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     fail("{}: is quantized; measure the 16-bit checkpoint that it was made of", name);
   options_.data = data_files(options_.data, "calibration", model_.maker);
   inventory_ = model_.binding.inventory(name);
+  plan::check_budget(options_.budget, inventory_);
   inventory_.weights = model_.binding.fingerprint();
   groups_ = records::group_linears(inventory_, options_.fuse);
   std::vector<data::Sample> samples = data::read_samples(options_.data), held;
@@ -316,6 +317,7 @@ void Calibration::solo_runs(records::Measurements& out) {
   } else {
     const auto sets = plan::first_runs(out, most);
     run_sets(out, sets, roundings);
+    // Here the budget only tells where runs matter: whether there are codes that keep it is make_plan's to say.
     const int64_t bytes = plan::kl_budget(options_.budget, out)
                               ? plan::parse_budget("10%", out.inventory)
                               : plan::parse_budget(options_.budget, out.inventory, 0);

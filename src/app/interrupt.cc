@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "io/checkpoint.h"
 
 namespace nibble::app {
 namespace {
@@ -26,8 +27,8 @@ void say_and_end(int signal) {
 }  // namespace
 
 InterruptNote::InterruptNote(const std::filesystem::path& target) {
-  progress = target.string() + ".progress";
-  partial = target.string() + ".partial";
+  progress = target.string() + io::kProgress;
+  partial = target.string() + io::kPartial;
   notes[0] = "\nnibble: interrupted; nothing was kept yet, and the same command begins anew\n";
   const auto from = [](const std::string& what) {
     return fmt::format("\nnibble: interrupted; the same command goes on from what lies in {}\n", what);

@@ -22,7 +22,6 @@ struct PlanOptions {
 
 void measure(const MeasureOptions& o, const Common& common) {
   check_target(o.out, o.calibration.data, "measurements");
-  plan::check_budget(o.calibration.budget, model::Binding(io::resolve_model(o.model)).inventory(o.model));
   const InterruptNote note(o.out);
   CalibrationOptions options = o.calibration;
   options.target = o.out;
@@ -90,8 +89,9 @@ void add_measure(CLI::App& app, Common& common) {
   add_model(command, o->model);
   add_data(command, o->calibration.data, o->calibration.window);
   add_calibration(command, o->calibration);
-  add_budget(command, o->calibration.budget)->description(
-      "The budget near which groups are run alone: that of the plan to come")->capture_default_str();
+  add_budget(command, o->calibration.budget)
+      ->description("The budget near which groups are run alone: that of the plan to come")
+      ->capture_default_str();
   command->add_option("-o,--out", o->out, "Where to write")->type_name("FILE")->capture_default_str();
   add_save_every(command, o->calibration);
   command->add_flag("--allow-nonfinite", o->calibration.allow_nonfinite,

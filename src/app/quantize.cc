@@ -25,8 +25,7 @@ struct Options {
 
 /// Throws Error for an option that would change nothing for this policy.
 void check_options(const Options& o) {
-  if (!o.plan.empty()) return;
-  if (!o.measurements.empty()) return;
+  if (!o.plan.empty() || !o.measurements.empty()) return;
   const bool dynamic = o.policy == "dynamic", solo = o.planning.calibration.effort != "none";
   const std::string& rounding = o.planning.calibration.rounding;
   const bool codes = rounding.empty() ? dynamic : rounding != "plain";

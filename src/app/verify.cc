@@ -59,7 +59,7 @@ class Verifier {
       best_ = seen_[0];
     }
     records::Plan out = result();
-    if (verification_.chosen == 0)
+    if (out.verification->chosen == 0)
       for (size_t i = 0; i < out.decisions.size(); ++i) out.decisions[i].reason = ranking.decisions[i].reason;
     return out;
   }
@@ -251,7 +251,7 @@ class Verifier {
     out.measurements_digest = plan_.measurements_digest;
     out.curve = plan_.curve;
     if (!plan_.budget.empty() && plan::kl_budget(plan_.budget, measurements_)) out.budget_bytes = out.bytes;
-    out.verification = verification_;
+    out.verification = std::move(verification_);
     return out;
   }
 

@@ -171,8 +171,8 @@ std::string Checkpoint::identity() const {
 std::vector<fs::path> Checkpoint::side_files() const {
   std::vector<fs::path> paths;
   for (const auto& name : file_names(folder_)) {
-    if (name == "config.json" || name.starts_with('.') || name.ends_with(".partial") ||
-        name.ends_with(".nibble-partial") || is_weight_file(name))
+    if (name == "config.json" || name.starts_with('.') || name.ends_with(kPartial) ||
+        name.ends_with(kUnfinished) || is_weight_file(name))
       continue;
     std::error_code error;
     if (fs::is_regular_file(folder_ / name, error)) paths.push_back(folder_ / name);

@@ -79,6 +79,13 @@ class Checkpoint {
   std::map<std::string, const SafetensorsFile*> where_;
 };
 
+/// What is added to a target's name for the folder in which it is made, and for that of how far measuring for it is.
+inline constexpr const char* kPartial = ".partial";
+inline constexpr const char* kProgress = ".progress";
+/// The files of a WorkFolder that are its own.
+inline constexpr const char* kLockFile = ".nibble-lock";
+inline constexpr const char* kStateFile = ".nibble-state";
+
 /// A folder beside what a run is to write, for its unfinished files. It holds a file ".nibble-lock", locked
 /// (flock) as long as the run lives: a second run on the same target is refused. What an interrupted run left
 /// is recognised by that file without a lock; it is emptied and used again, or taken over as it is where that

@@ -177,7 +177,7 @@ std::filesystem::path writable_target(const std::filesystem::path& path) {
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(writable_target(path)), partial_(path_) {
-  partial_ += ".nibble-partial";
+  partial_ += kUnfinished;
   file_ = open_partial(partial_);
 }
 

@@ -17,9 +17,6 @@ namespace nibble::io {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kLockFile = ".nibble-lock";
-constexpr const char* kStateFile = ".nibble-state";
-constexpr const char* kPartial = ".partial";
 
 /// What stands at a path, links not followed.
 fs::file_type type_at(const fs::path& path) {
@@ -108,7 +105,7 @@ void remove_folder(const fs::path& folder) {
 void clean_committed(const fs::path& target) {
   std::error_code ignored;
   if (fs::symlink_status(target / kLockFile, ignored).type() != fs::file_type::regular) return;
-  if (target.extension() == kPartial || target.extension() == ".progress")
+  if (target.extension() == kPartial || target.extension() == kProgress)
     fail("{}: holds what an interrupted run of nibble left, and its command goes on from; give another name",
          target.string());
   const Descriptor lock = lock_folder(target, target);

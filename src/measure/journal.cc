@@ -155,7 +155,7 @@ std::string label_of(const std::string& walk) {
 }  // namespace
 
 Journal::Journal(const std::filesystem::path& target, io::JobKey key, Options options)
-    : folder_(target, ".progress", io::WorkFolder::Leftovers::keep),
+    : folder_(target, io::kProgress, io::WorkFolder::Leftovers::keep),
       key_(std::move(key)),
       options_(std::move(options)),
       saved_(Clock::now()) {

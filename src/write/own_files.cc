@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "io/file.h"
 #include "io/weight_files.h"
 #include "records/made.h"
 
@@ -17,8 +18,8 @@ namespace {
 
 /// The name without the ending of a file that was being written when a run was killed.
 std::string final_name(std::string name) {
-  constexpr std::string_view kUnfinished = ".nibble-partial";
-  if (name.ends_with(kUnfinished)) name.resize(name.size() - kUnfinished.size());
+  constexpr std::string_view kEnding = io::kUnfinished;
+  if (name.ends_with(kEnding)) name.resize(name.size() - kEnding.size());
   return name;
 }
 
@@ -80,7 +81,7 @@ void check_own_output(const fs::path& folder) {
 }
 
 void check_own_leftovers(const fs::path& folder, const io::Checkpoint& source) {
-  std::set<std::string> own = {"config.json", "nibble.json", "README.md", ".nibble-lock", ".nibble-state"};
+  std::set<std::string> own = {"config.json", "nibble.json", "README.md", io::kLockFile, io::kStateFile};
   for (const fs::path& file : source.side_files()) own.insert(file.filename().string());
   try {
     own.merge(written_files(folder));

@@ -26,9 +26,8 @@ struct Verification {
 
 /// Checks every tensor of a checkpoint, and every file beside the weights, against the digests in its nibble.json;
 /// config.json's quantization_config also against what the plan there gives. A *.safetensors that is no part of the
-/// checkpoint is a problem. With a source: 16-bit tensors
-/// must be the source's, 8-bit linears what the source rounds to, and 4-bit ones decode to within the error
-/// that nibble.json holds for them. Memory holds one linear.
+/// checkpoint is a problem. With a source: 16-bit tensors must be the source's, 8-bit linears what the source rounds
+/// to, and 4-bit ones decode to within the error that nibble.json holds for them. Memory holds one linear.
 /// Throws Error when there is no nibble.json with digests, or the source is of another family.
 Verification verify(const model::Binding& written, const model::Binding* source);
 
