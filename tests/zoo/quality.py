@@ -115,8 +115,7 @@ def check_model(bench, ratios):
 def check_twin(bench):
     all4(bench, True)
     rank = ranked(bench, "10%", "+10 %")
-    limit(f"{bench.model.name}'s twin: +10 % over activation error", dynamic(bench, "10%", "+10 %") / rank,
-          0.4 if bench.pictures else 0.8)  # fmt: skip
+    limit(f"{bench.model.name}'s twin: +10 % over activation error", dynamic(bench, "10%", "+10 %") / rank, 0.4)
 
 
 def main():
