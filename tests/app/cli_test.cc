@@ -1,7 +1,4 @@
 // The program as users call it: exit codes, the one line of an error, and that nothing is half written.
-#include <sys/stat.h>
-
-#include <cstdio>
 #include <fstream>
 
 #include "app/program.h"

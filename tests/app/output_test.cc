@@ -2,9 +2,6 @@
 // reads.
 #include <sys/stat.h>
 
-#include <cstdio>
-#include <fstream>
-
 #include "app/program.h"
 
 namespace nibble {
