@@ -13,6 +13,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "kernels/ops.h"
+#include "measure/in_order.h"
 #include "plan/choose.h"
 #include "plan/plan.h"
 
@@ -377,7 +378,17 @@ void Calibration::run_sets(records::Measurements& out, std::vector<std::vector<s
   });
 }
 
+quant::Packed4 Calibration::rounded(const records::Plan& plan, const std::string& linear) const {
+  return codes()->get(plan.rounding.in_order ? measure::in_order_name(linear) : linear);
+}
+
 void Calibration::round(const records::Plan& plan) {
+  if (plan.rounding.in_order) {
+    std::map<std::string, Stored> how;
+    for (const records::Decision& d : plan.decisions)
+      how[d.name] = d.keep ? Stored::as_source : d.rounding == "plain" ? Stored::plain : Stored::rounded;
+    return measure::round_in_order(statistics(), plan.rounding, how, *codes(), journal_.get());
+  }
   std::set<std::string> names;
   for (const records::Decision& d : plan.decisions)
     if (!d.keep && d.rounding != "plain") names.insert(d.name);

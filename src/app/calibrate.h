@@ -50,9 +50,10 @@ class Calibration {
 
   /// Errors of all linears, and solo runs by the effort. Rounded linears go to the store.
   records::Measurements measure();
-  /// Fills the store with the linears that a plan rounds with statistics, where measure() has not.
+  /// Makes the codes that a plan rounds with statistics: in order, or where measure() has not.
   void round(const records::Plan& plan);
-  quant::Packed4 rounded(const std::string& linear) const { return codes()->get(linear); }
+  /// One of them.
+  quant::Packed4 rounded(const records::Plan& plan, const std::string& linear) const;
   /// Saves what is known, before long work that comes after; or forgets it, when the target is there.
   void save();
   void finish();
@@ -102,5 +103,10 @@ std::array<records::Interval, 2> kl_by_modality(std::span<const records::Measure
 /// (for match: the upper end of its interval) keeps the limit. Without held-out inputs the plan comes back as it is.
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
                                 records::Plan plan, const std::optional<std::array<double, 2>>& weights);
+
+/// Runs a verified plan with the codes that Calibration::round() made in order. Where they are no better by the measure
+/// that chose the plan, it is no longer rounded in order. The run is in the verification.
+records::Plan verify_in_order(Calibration& calibration, const records::Measurements& measurements,
+                              const records::Plan& plan, const std::optional<std::array<double, 2>>& weights);
 
 }  // namespace nibble::app

@@ -125,7 +125,8 @@ records::Plan Planner::plan(const std::string& policy, const std::string& roundi
   return out;
 }
 
-void Planner::prepare_codes(const records::Plan& plan) {
+/// Codes in order are judged like plans: those that were measured stay where they did better.
+void Planner::prepare_codes(records::Plan& plan) {
   if (!needs_codes(plan)) return;
   if (!calibration_) {
     CalibrationOptions options = options_.calibration;
@@ -145,6 +146,8 @@ void Planner::prepare_codes(const records::Plan& plan) {
     calibration_ = std::make_unique<Calibration>(options_.model, options, same);
   }
   calibration_->round(plan);
+  if (plan.rounding.in_order && plan.verification && calibration_->held_out().lockstep)
+    plan = verify_in_order(*calibration_, measurements_, plan, parse_weights(options_.weights));
 }
 
 void Planner::finish() {
@@ -159,7 +162,7 @@ void Planner::write(records::Plan& plan, io::OutputFolder& folder, int64_t max_s
       .max_shard_bytes = max_shard_bytes,
       .allow_nonfinite = options_.calibration.allow_nonfinite,
       .likely_sizes = likely_,
-      .rounded = [&](const std::string& linear) { return calibration_->rounded(linear); },
+      .rounded = [&](const std::string& linear) { return calibration_->rounded(plan, linear); },
       .command = command_text(),
       .version = NIBBLE_VERSION,
       .tell = tell};

@@ -63,7 +63,7 @@ class Planner {
   const records::Measurements& measurements() const { return measurements_; }
 
  private:
-  void prepare_codes(const records::Plan& plan);
+  void prepare_codes(records::Plan& plan);
 
   const PlanningOptions& options_;
   const model::Binding& source_;

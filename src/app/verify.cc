@@ -96,6 +96,26 @@ class Verifier {
     return result();
   }
 
+  /// The plan as it was verified, or with codes that were rounded in order where these do better.
+  records::Plan in_order() {
+    verification_ = *plan_.verification;
+    const records::VerifiedRun before = verification_.runs[static_cast<size_t>(verification_.chosen)];
+    const auto chosen = plan::choice_of_plan(costs_, plan_);
+    in_order_ = true;
+    const auto kl = run("rounded in order", plan_, chosen);
+    bool better = true;
+    if (before.typical)
+      better = objective_(over_all_inputs(chosen)) < objective_(*before.typical);
+    else  // of budgets in KL: the limit is still kept
+      for (size_t m = 0; m < 2; ++m)
+        better = better && (!objective_.counts(m) || (kl[m].mean <= before.kl[m].mean && kl[m].high <= before.kl[m].high));
+    records::Plan out = plan_;
+    out.rounding.in_order = better;
+    if (better) verification_.chosen = std::ssize(verification_.runs) - 1;
+    out.verification = std::move(verification_);
+    return out;
+  }
+
  private:
   records::Plan rank_by_activation_error() const {
     plan::Preferences preferences;
@@ -106,8 +126,10 @@ class Verifier {
 
   Assignment assignment(const std::vector<int>& chosen) const {
     Assignment out;
-    for (size_t g = 0; g < costs_.size(); ++g)
+    for (size_t g = 0; g < costs_.size(); ++g) {
       out.push_back(stored(costs_[g].options[static_cast<size_t>(chosen[g])]));
+      if (in_order_ && out.back() == Stored::rounded) out.back() = Stored::in_order;
+    }
     return out;
   }
   static Stored stored(const plan::StoredAs& option) {
@@ -266,6 +288,7 @@ class Verifier {
   std::vector<int> best_, last_;
   double best_score_ = 0;
   int64_t best_bytes_ = 0;
+  bool in_order_ = false;  // rounded groups run with the codes of the plan that was rounded in order
 };
 
 }  // namespace
@@ -277,6 +300,11 @@ records::Plan verify_and_repair(Calibration& calibration, const records::Measure
   if (const auto limit = plan::kl_budget(plan.budget, measurements))
     return verifier.within_kl(*limit, plan.budget == "match");
   return verifier.within_bytes();
+}
+
+records::Plan verify_in_order(Calibration& calibration, const records::Measurements& measurements,
+                              const records::Plan& plan, const std::optional<std::array<double, 2>>& weights) {
+  return Verifier(calibration, measurements, plan, weights).in_order();
 }
 
 }  // namespace nibble::app

@@ -102,6 +102,9 @@ void linear_int8(ConstMatrix x, const Int8Weight& weight, std::span<const float>
 /// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric.
 void add_gram(ConstMatrix x, MutableMatrix gram);
 
+/// out (n, m) += a' (n, rows) * b (rows, m), in fp32 with a fixed reduction order.
+void add_cross(ConstMatrix a, ConstMatrix b, MutableMatrix out);
+
 /// trace(d * gram * d') for d (out, in), gram (in, in): the squared Frobenius norm of x*d' over all x in the
 /// gram.
 double gram_norm(ConstMatrix d, ConstMatrix gram);

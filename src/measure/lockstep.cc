@@ -49,23 +49,25 @@ int64_t Lockstep::passes(size_t hypotheses) const {
   return (static_cast<int64_t>(hypotheses) + at_once - 1) / at_once;
 }
 
-void Lockstep::set_weights(size_t step, const Assignment& assignment) {
-  run::Weights& weights = walk_.runner().weights();
-  for (const model::Linear* l : walk_.steps()[step].linears) {
-    const Stored stored = assignment[group_of_.at(l->name)];
-    if (stored == Stored::as_source) {
-      weights.replace(l->name, {});
-      continue;
-    }
-    quant::Packed4 packed;
-    if (stored == Stored::rounded) {
-      packed = store_->get(l->name);
-    } else {
-      Tensor buffer;
-      packed = quant::encode4(weights.binding().weight(*l, buffer), quant::Format::nf4, true);
-    }
-    weights.replace(l->name, kernels::Weight::pack(quant::decode4(packed).view(), weights.compute()));
+std::string in_order_name(const std::string& linear) {
+  return linear + ", in order";
+}
+
+void set_weight(run::Weights& weights, const model::Linear& linear, Stored stored, const RoundedStore* store) {
+  if (stored == Stored::as_source) return weights.replace(linear.name, {});
+  quant::Packed4 packed;
+  if (stored == Stored::plain) {
+    Tensor buffer;
+    packed = quant::encode4(weights.binding().weight(linear, buffer), quant::Format::nf4, true);
+  } else {
+    packed = store->get(stored == Stored::rounded ? linear.name : in_order_name(linear.name));
   }
+  weights.replace(linear.name, kernels::Weight::pack(quant::decode4(packed).view(), weights.compute()));
+}
+
+void Lockstep::set_weights(size_t step, const Assignment& assignment) {
+  for (const model::Linear* l : walk_.steps()[step].linears)
+    set_weight(walk_.runner().weights(), *l, assignment[group_of_.at(l->name)], store_);
 }
 
 void Lockstep::advance(size_t step, std::vector<Branch>& branches) {

@@ -14,7 +14,19 @@
 namespace nibble::measure {
 
 /// How a group is stored.
-enum class Stored : uint8_t { as_source, plain, rounded };  // rounded: what the store holds
+enum class Stored : uint8_t {
+  as_source,
+  plain,
+  rounded,   // what the store holds by the linear's name
+  in_order,  // what it holds by in_order_name()
+};
+
+/// The name in a store of a linear's codes for the plan that round_in_order() rounded last; by its own name stand
+/// codes for the inputs of the 16-bit model.
+std::string in_order_name(const std::string& linear);
+
+/// Has a linear multiplied with what a reader decodes of it. `store` may be null where it holds nothing of it.
+void set_weight(run::Weights& weights, const model::Linear& linear, Stored stored, const RoundedStore* store);
 
 /// How every group is stored, in the order of the groups.
 using Assignment = std::vector<Stored>;

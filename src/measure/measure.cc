@@ -83,18 +83,11 @@ bool finite_rows(const Tap& tap) {
   return true;
 }
 
-kernels::RoundingOptions options_of(const records::Rounding& rounding) {
-  const auto kind = kernels::parse_rounding(rounding.kind);
-  NIBBLE_CHECK(kind, "{}", rounding.kind);
-  // The modalities are damped on their own (mixed_gram); what is left keeps a matrix without rows definite.
-  return {.kind = *kind, .damping = 1e-4};
-}
-
 /// The rounder of all readers of one tap by their common Gram matrix.
 class TapRounder {
  public:
   TapRounder(const Tap& tap, const records::Rounding& rounding)
-      : rounding_(options_of(rounding)), gram_(mixed_gram(tap, rounding)) {}
+      : rounding_(round4_options(rounding)), gram_(mixed_gram(tap, rounding)) {}
 
   quant::Packed4 round(const TensorView& weight) const {
     return kernels::round4(weight, gram_.view(), rounding_);

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/error.h"
 #include "base/progress.h"
 #include "base/threads.h"
 
@@ -155,24 +156,44 @@ void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keepin
   walk_through(walk, keeping, {.observer = &observer, .before = before, .after = after});
 }
 
-Matrix mixed_gram(const Tap& tap, const records::Rounding& rounding) {
+std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const std::array<double, 2>& signal,
+                                       double mix) {
+  const std::array<double, 2> share = {mix, 1 - mix};
+  const bool both = rows[0] > 0 && rows[1] > 0;
+  std::array<double, 2> out{};
+  for (size_t m = 0; m < 2; ++m)
+    out[m] = (both ? share[m] : 1) / (signal[m] > 0 && std::isfinite(signal[m]) ? signal[m] : 1);
+  return out;
+}
+
+Matrix mixed(const std::array<Matrix, 2>& matrices, const std::array<double, 2>& weights,
+             const std::array<double, 2>& damping) {
   Matrix out;
-  const std::array<double, 2> share = {rounding.mix, 1 - rounding.mix};
-  const bool both = tap.rows[0] > 0 && tap.rows[1] > 0;
   for (size_t m = 0; m < 2; ++m) {
-    if (tap.rows[m] == 0) continue;
-    if (out.rows() == 0) out = Matrix::zeros(tap.gram[m].rows(), tap.gram[m].cols());
-    double signal = 0;
-    for (const model::Linear* linear : tap.readers)
-      signal += sum_of(tap.signal.at(linear->name)[m], 0, linear->out);
-    const double weight = (both ? share[m] : 1) / (signal > 0 && std::isfinite(signal) ? signal : 1);
+    const Matrix& from = matrices[m];
+    if (from.rows() == 0) continue;
+    if (out.rows() == 0) out = Matrix::zeros(from.rows(), from.cols());
     for (int64_t i = 0; i < out.rows() * out.cols(); ++i)
-      out.data()[i] += static_cast<float>(weight * static_cast<double>(tap.gram[m].data()[i]));
+      out.data()[i] += static_cast<float>(weights[m] * static_cast<double>(from.data()[i]));
     for (int64_t i = 0; i < out.rows(); ++i)
-      out.row(i)[i] +=
-          static_cast<float>(weight * rounding.damping[m] * static_cast<double>(tap.gram[m].row(i)[i]));
+      out.row(i)[i] += static_cast<float>(weights[m] * damping[m] * static_cast<double>(from.row(i)[i]));
   }
   return out;
+}
+
+Matrix mixed_gram(const Tap& tap, const records::Rounding& rounding) {
+  std::array<double, 2> signal{};
+  for (size_t m = 0; m < 2; ++m)
+    for (const model::Linear* linear : tap.readers)
+      if (tap.rows[m] > 0) signal[m] += sum_of(tap.signal.at(linear->name)[m], 0, linear->out);
+  return mixed(tap.gram, modality_weights(tap.rows, signal, rounding.mix), rounding.damping);
+}
+
+kernels::RoundingOptions round4_options(const records::Rounding& rounding) {
+  const auto kind = kernels::parse_rounding(rounding.kind);
+  NIBBLE_CHECK(kind, "{}", rounding.kind);
+  // The modalities are damped on their own (mixed); what is left keeps a matrix without rows definite.
+  return {.kind = *kind, .damping = 1e-4};
 }
 
 }  // namespace nibble::measure

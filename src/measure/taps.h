@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/rounding.h"
 #include "measure/journal.h"
 #include "records/rounding.h"
 
@@ -80,10 +81,18 @@ class TapObserver : public run::Observer {
 void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keeping& keeping,
                const std::function<void(const Tap&)>& seen);
 
-/// One Gram matrix of both modalities: mix * vision / |XW'|^2 of vision + (1 - mix) * text / |XW'|^2 of text,
-/// so that each modality counts by its relative error; |XW'|^2 over all readers. The diagonal of each is
-/// taken 1 + damping times: in a model that is quantized throughout, inputs carry the noise of the layers
-/// before. A modality without rows leaves the other alone. Empty without any rows.
+/// What the matrices of each modality count in one of both: mix / |XW'|^2 for vision, (1 - mix) / |XW'|^2 for text, so
+/// that each counts by its relative error. A modality without rows leaves the other alone.
+std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const std::array<double, 2>& signal,
+                                       double mix);
+/// The sum of weight * matrix, the diagonal of each taken 1 + damping times. Empty without any.
+Matrix mixed(const std::array<Matrix, 2>& matrices, const std::array<double, 2>& weights,
+             const std::array<double, 2>& damping);
+/// One Gram matrix of both modalities; |XW'|^2 over all readers. It is damped because in a model that is quantized
+/// throughout, inputs carry the noise of the layers before. Empty without any rows.
 Matrix mixed_gram(const Tap& tap, const records::Rounding& rounding);
+
+/// What kernels::round4 is to do with such a Gram matrix.
+kernels::RoundingOptions round4_options(const records::Rounding& rounding);
 
 }  // namespace nibble::measure

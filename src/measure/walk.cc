@@ -202,6 +202,13 @@ void Walk::advance(size_t step, std::span<States* const> branches, run::Observer
   }
 }
 
+void Walk::look(size_t step, size_t batch, const States& branch, run::Observer& observer) {
+  if (!reaches(steps_[step], batches_[batch])) return;
+  States::Part part = copy_of(*branch.parts[batch]);
+  States::Part* const only = &part;
+  advance_parts(steps_[step], batches_[batch], {&only, 1}, &observer);
+}
+
 void Walk::release(size_t step) {
   for (const model::Linear* l : steps_[step].linears) {
     runner_.weights().release(*l);

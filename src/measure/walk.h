@@ -55,6 +55,10 @@ class Walk {
   /// products. Parts that they share go once, and stay shared. Every row has the same bits as if its branch
   /// were alone. The observer may be null.
   void advance(size_t step, std::span<States* const> branches, run::Observer* observer);
+  /// Inputs go through a step in batches. Shows the observer one of them, which leaves the branch as it is; nothing
+  /// where the step does not reach it.
+  size_t batches() const { return batches_.size(); }
+  void look(size_t step, size_t batch, const States& branch, run::Observer& observer);
   /// Forgets the weights that a step loaded; replacements stay.
   void release(size_t step);
   /// After the last step: the hidden states that predict the answers' tokens, one row each, items in order.

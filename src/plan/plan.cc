@@ -87,6 +87,7 @@ void name_statistics(const records::Measurements& measurements, records::Plan& p
                                   [](const Decision& d) { return !d.keep && d.rounding != "plain"; });
   if (!needed) return;
   plan.rounding = measurements.rounding;
+  plan.rounding.in_order = plan.rounding.kind == "feedback";
   plan.data = measurements.data;
   plan.window = measurements.window;
   plan.compute = measurements.compute;

@@ -7,10 +7,12 @@
 namespace nibble::records {
 
 io::Json to_json(const Rounding& rounding) {
-  return {{"kind", rounding.kind},
-          {"damping", by_modality(rounding.damping, "rounding")},
-          {"guard", rounding.guard},
-          {"mix", writable(rounding.mix, "rounding", "mix")}};
+  io::Json json = {{"kind", rounding.kind},
+                   {"damping", by_modality(rounding.damping, "rounding")},
+                   {"guard", rounding.guard},
+                   {"mix", writable(rounding.mix, "rounding", "mix")}};
+  if (rounding.in_order) json["in_order"] = true;
+  return json;
 }
 
 std::string rounding_kind(const io::Fields& fields, std::string_view key) {
@@ -23,11 +25,15 @@ std::string rounding_kind(const io::Fields& fields, std::string_view key) {
 
 Rounding rounding_field(const io::Fields& fields, std::string_view key) {
   const io::Fields object = fields.object(key);
-  check_keys(object, {"kind", "damping", "guard", "mix"});
-  return {.kind = rounding_kind(object, "kind"),
+  check_keys(object, {"kind", "damping", "guard", "in_order", "mix"});
+  Rounding out{.kind = rounding_kind(object, "kind"),
           .damping = by_modality_field(object, "damping"),
           .guard = count(object, "guard"),
-          .mix = share(object, "mix")};
+          .mix = share(object, "mix"),
+          .in_order = object.boolean("in_order", false)};
+  if (out.in_order && out.kind != "feedback")
+    fail("{}: \"in_order\" is true, which goes with \"feedback\" alone", object.what());
+  return out;
 }
 
 }  // namespace nibble::records

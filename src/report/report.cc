@@ -112,6 +112,7 @@ std::string rounding_text(const records::Rounding& rounding) {
   if (rounding.plain()) return "plain";
   std::string out = fmt::format("{} (damping {:g} of vision rows, {:g} of text rows; mix {:g}", rounding.kind,
                                 rounding.damping[0], rounding.damping[1], rounding.mix);
+  if (rounding.in_order) out += "; in order";
   if (rounding.guard > 0) out += "; guard of " + counted(rounding.guard, "window", "windows");
   return out + ")";
 }

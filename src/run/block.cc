@@ -13,6 +13,10 @@ void tell(Observer* observer, const std::string& module, ConstMatrix y) {
   if (observer && !module.empty()) observer->output(module, y);
 }
 
+bool has_enough(const Observer* observer) {
+  return observer && observer->enough();
+}
+
 /// The norm over the features of each head of x (rows, heads * head_dim), if there is one.
 void norm_heads(const std::optional<model::Norm>& norm, Matrix& x, Weights& weights, Observer* observer) {
   if (!norm) return;
@@ -21,7 +25,8 @@ void norm_heads(const std::optional<model::Norm>& norm, Matrix& x, Weights& weig
   std::copy_n(y.data(), x.rows() * x.cols(), x.data());
 }
 
-/// Queries, keys and values. Of a block of cross attention, keys and values of the batch's new features only.
+/// Queries, keys and values; nothing where the observer has enough. Of a block of cross attention, keys and values of
+/// the batch's new features only.
 struct Projections {
   std::vector<Matrix> owners;
   MutableMatrix q, k, v;
@@ -33,10 +38,12 @@ Projections project(const model::Stack& stack, const model::Block& block, ConstM
   const std::span<const model::Linear> readers = block.qkv;
   if (block.cross) {
     tell_tap(observer, readers.first(1), x, batch.modality);
+    if (has_enough(observer)) return out;
     out.owners.push_back(apply(readers[0], x, calls, weights, observer));
     if (batch.cross) {
       const std::vector<Modality> modality(static_cast<size_t>(batch.cross->rows()), Modality::vision);
       tell_tap(observer, readers.subspan(1), batch.cross->view(), modality);
+      if (has_enough(observer)) return out;
       std::vector<Range> cross_calls;
       for (const Segment& s : batch.segments)
         if (s.cross_rows > 0) cross_calls.push_back({s.cross_begin, s.cross_begin + s.cross_rows});
@@ -47,6 +54,7 @@ Projections project(const model::Stack& stack, const model::Block& block, ConstM
     }
   } else {
     tell_tap(observer, readers, x, batch.modality);
+    if (has_enough(observer)) return out;
     for (const auto& l : readers) out.owners.push_back(apply(l, x, calls, weights, observer));
   }
   if (out.owners.size() == 3) {
@@ -289,20 +297,24 @@ void run_block(const model::Stack& stack, int64_t index, Batch& batch, Weights& 
   {
     const Matrix x = apply(block.attention_norm, batch.hidden.view(), weights, observer);
     Projections p = project(stack, block, x.view(), batch, calls, weights, observer);
+    if (has_enough(observer)) return;
     if (!block.cross && batch.cosine.cols() > 0) {
       kernels::rope(p.q, stack.heads, batch.cosine.view(), batch.sine.view());
       kernels::rope(p.k, stack.kv_heads, batch.cosine.view(), batch.sine.view());
     }
     const Matrix attended = attend(stack, index, p, batch);
     tell_tap(observer, {&block.attention_out, 1}, attended.view(), batch.modality);
+    if (has_enough(observer)) return;
     Matrix y = apply(block.attention_out, attended.view(), calls, weights, observer);
     tell(observer, block.attention_name, y.view());
     add_gated(y, block.attention_gate, weights, batch.hidden);
   }
   const Matrix x = apply(block.mlp_norm, batch.hidden.view(), weights, observer);
   tell_tap(observer, block.mlp_in, x.view(), batch.modality);
+  if (has_enough(observer)) return;
   const Matrix inner = mlp(stack, block, x.view(), calls, weights, observer);
   tell_tap(observer, {&block.mlp_out, 1}, inner.view(), batch.modality);
+  if (has_enough(observer)) return;
   Matrix y = apply(block.mlp_out, inner.view(), calls, weights, observer);
   tell(observer, block.mlp_name, y.view());
   if (block.cross)

@@ -27,6 +27,8 @@ class Observer {
   }
   /// The output y (rows, features) of a module, by its published name.
   virtual void output(const std::string& module, ConstMatrix y) { (void)module, (void)y; }
+  /// True when nothing after the last tap is wanted: a block may end there, its hidden states unfinished.
+  virtual bool enough() const { return false; }
 };
 
 /// Keys and values of one block for one sequence, growing as tokens are fed.

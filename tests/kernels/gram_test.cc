@@ -34,6 +34,27 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Gram,
                          testing::Combine(testing::Values<int64_t>(0, 1, 33, 1100),
                                           testing::Values<int64_t>(1, 7, 64, 129, 300)));
 
+class Cross : public testing::TestWithParam<std::tuple<int64_t, int64_t>> {};
+
+TEST_P(Cross, IsTheReference) {
+  const auto [rows, n] = GetParam();
+  const Strided a = random_matrix(rows, n, 2, 1), b = random_matrix(rows, n + 60, 0, 2);
+  Strided out(n, n + 60, 3), expected(n, n + 60);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n + 60; ++j)
+      out.mut().row(i)[j] = expected.mut().row(i)[j] = static_cast<float>(i == j);
+  }
+  add_cross(a.view(), b.view(), out.mut());
+  ref::add_cross(a.view(), b.view(), expected.mut());
+  // Sums of `rows` products of standard normal numbers, of which each addition rounds a sum of about sqrt(rows).
+  expect_near(out.view(), expected.view(), [&](int64_t, int64_t) { return std::exp2(-22) * double(rows + 1); });
+  EXPECT_TRUE(out.gaps_untouched());
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Cross,
+                         testing::Combine(testing::Values<int64_t>(0, 1, 33, 1100),
+                                          testing::Values<int64_t>(1, 64, 129, 300)));
+
 class GramNorm : public testing::TestWithParam<std::tuple<int64_t, int64_t>> {};
 
 TEST_P(GramNorm, IsTheNormOfTheProduct) {
@@ -60,6 +81,7 @@ TEST(GramTest, GivesTheSameBitsForAnyThreads) {
     Strided gram(400, 400);
     std::fill_n(gram.mut().data, 400 * 400, 0.0f);
     add_gram(x.view(), gram.mut());
+    add_cross(x.view(), x.view(), gram.mut());
     std::vector<float> all = gram.values();
     const double norm = gram_norm(d.view(), gram.view());
     const auto* halves = reinterpret_cast<const float*>(&norm);

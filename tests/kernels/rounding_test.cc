@@ -127,6 +127,45 @@ TEST(Rounding, DampingRaisesEachChannelByItsOwnPower) {
   EXPECT_EQ(damped_diagonal(Matrix::zeros(2, 2).view(), 0.1), (std::vector<float>{1, 1}));
 }
 
+/// Inputs X, and Y, what they become behind linears that are quantized: near to X, in correlated ways.
+struct Drifting {
+  Strided x, y;
+  Matrix gram, drift;  // Y'Y and (X - Y)'Y
+
+  Drifting(int64_t in, bool outliers)
+      : x(inputs(3 * in + 10, in, 1, outliers)),
+        y(inputs(3 * in + 10, in, 1, outliers)),
+        gram(Matrix::zeros(in, in)),
+        drift(Matrix::zeros(in, in)) {
+    const Strided change = inputs(3 * in + 10, in, 7, outliers);
+    Strided difference(3 * in + 10, in, 0);
+    for (int64_t r = 0; r < x.view().rows; ++r) {
+      for (int64_t c = 0; c < in; ++c) {
+        y.mut().row(r)[c] += 0.1f * change.view().row(r)[c] - 0.2f * x.view().row(r)[c];
+        difference.mut().row(r)[c] = x.view().row(r)[c] - y.view().row(r)[c];
+      }
+    }
+    add_gram(y.view(), gram.mut());
+    add_cross(difference.view(), y.view(), drift.mut());
+  }
+
+  /// |X W' - Y Q'|^2 in fp64.
+  double error(const Tensor& weight, const Packed4& packed) const {
+    const std::vector<float> w = to_float(weight.view()), q = to_float(quant::decode4(packed).view());
+    const int64_t in = x.view().cols;
+    double sum = 0;
+    for (size_t row = 0; row < w.size(); row += in) {
+      for (int64_t r = 0; r < x.view().rows; ++r) {
+        double e = 0;
+        for (int64_t i = 0; i < in; ++i)
+          e += double{x.view().row(r)[i]} * w[row + i] - double{y.view().row(r)[i]} * q[row + i];
+        sum += e * e;
+      }
+    }
+    return sum;
+  }
+};
+
 struct Case {
   int64_t out, in;
   DType dtype;
@@ -150,6 +189,39 @@ TEST_P(RoundingOracle, ReachesItsObjectiveOnEveryTarget) {
           << rounding_name(options.kind) << ", sweeps " << options.sweeps << ", target " << target;
     }
   }
+}
+
+// As above; what the drift adds is solved for in fp32. The error falls, most of which is the drift's.
+TEST_P(RoundingOracle, FollowsTheDriftOnEveryTarget) {
+  const auto [out, in, dtype, outliers] = GetParam();
+  const Tensor weight = random_weight(out, in, dtype);
+  const Drifting inputs(in, outliers);
+  const auto expected = ref::round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift.view());
+  EXPECT_LT(inputs.error(weight, expected),
+            0.7 * inputs.error(weight, ref::round4(weight.view(), inputs.gram.view(), kFeedback)));
+  for (const int64_t target : quant::targets()) {
+    const ForcedTarget forced(target);
+    const auto packed = round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift.view());
+    EXPECT_NEAR(inputs.error(weight, packed) / inputs.error(weight, expected), 1, 5e-3) << "target " << target;
+  }
+}
+
+TEST(Rounding, WithoutDriftItCountsForNothing) {
+  for (const int64_t in : {96, 128}) {
+    const Tensor weight = random_weight(20, in, DType::bf16);
+    const Matrix gram = correlated_gram(in), none = Matrix::zeros(in, in);
+    quant::expect_same(round4(weight.view(), gram.view(), kFeedback, none.view()),
+                       round4(weight.view(), gram.view(), kFeedback), "no drift");
+  }
+}
+
+TEST(Rounding, TheOffsetFollowsFromTheWeightAlone) {
+  const Tensor weight = random_weight(20, 128, DType::bf16);
+  const Drifting inputs(128, false);
+  const float offset = round4(weight.view(), identity(128).view(), kSearch).nested->offset;
+  EXPECT_EQ(round4(weight.view(), inputs.gram.view(), kFeedback).nested->offset, offset);
+  EXPECT_EQ(round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift.view()).nested->offset, offset);
+  EXPECT_NEAR(offset / round4(weight.view(), {}, {}).nested->offset, 1, 1.0 / 256);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RoundingOracle,
@@ -251,6 +323,10 @@ TEST(Rounding, RefusesWrongGrams) {
   const std::string text =
       quant::error_of("rounding: the Gram matrix", [&] { round4(weight.view(), gram.view(), kFeedback); });
   EXPECT_NE(text.find("[3, 7]"), std::string::npos) << text;
+  const Matrix good = identity(64);
+  EXPECT_THROW(round4(weight.view(), good.view(), kFeedback, identity(63).view()), InternalError);
+  EXPECT_THROW(round4(weight.view(), good.view(), kSearch, good.view()), InternalError);
+  quant::error_of("rounding: the drift", [&] { round4(weight.view(), good.view(), kFeedback, gram.view()); });
 }
 
 // Some rows of zeros stay exactly that, and the others are rounded well beside them.
@@ -337,13 +413,15 @@ TEST(Rounding, GivesTheSameBytesForAnyThreads) {
   const int before = num_threads();
   for (const auto& [out, in] : {std::pair{200, 320}, {300, 100}}) {
     const Tensor weight = random_weight(out, in, DType::bf16);
-    const Matrix gram = correlated_gram(in, true);
-    for (const RoundingOptions& options : {kSearch, kFeedback}) {
+    const Drifting inputs(in, true);
+    for (const auto& [options, drift] :
+         {std::pair(kSearch, ConstMatrix()), {kFeedback, ConstMatrix()}, {kFeedback, inputs.drift.view()}}) {
       set_num_threads(1);
-      const auto one = all_bytes(round4(weight.view(), gram.view(), options));
+      const auto one = all_bytes(round4(weight.view(), inputs.gram.view(), options, drift));
       for (const int threads : {2, 3}) {
         set_num_threads(threads);
-        EXPECT_TRUE(all_bytes(round4(weight.view(), gram.view(), options)) == one) << threads << " threads";
+        EXPECT_TRUE(all_bytes(round4(weight.view(), inputs.gram.view(), options, drift)) == one)
+            << threads << " threads";
       }
     }
   }

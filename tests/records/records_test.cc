@@ -298,6 +298,17 @@ TEST(Records, BadPlansAreRefused) {
                  [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
 }
 
+TEST(Records, RoundingInOrderIsNamedWhereItIs) {
+  auto plan = testing::sample_plan();
+  EXPECT_FALSE(to_json(plan).at("rounding").contains("in_order"));
+  plan.rounding.in_order = true;
+  EXPECT_EQ(plan_from_json(to_json(plan), "p"), plan);
+  expect_refused(to_json(plan),
+                 {{"/rounding/in_order", 1, "in_order"},
+                  {"/rounding/kind", "search", "\"in_order\" is true, which goes with \"feedback\" alone"}},
+                 [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
+}
+
 TEST(Records, AWindowOfNothingIsZero) {
   auto plan = testing::sample_plan();
   plan.rounding = {};

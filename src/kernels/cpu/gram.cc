@@ -53,6 +53,20 @@ void add_gram(ConstMatrix x, MutableMatrix gram) {
   });
 }
 
+void add_cross(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
+  NIBBLE_CHECK(a.rows == b.rows && out.rows == a.cols && out.cols == b.cols);
+  const int64_t rows = (a.cols + kTile - 1) / kTile, cols = (b.cols + kTile - 1) / kTile;
+  parallel_for(rows * cols, [&](int64_t t) {
+    const int64_t i = t / cols * kTile, j = t % cols * kTile;
+    const int64_t ni = std::min(kTile, a.cols - i), nj = std::min(kTile, b.cols - j);
+    for (int64_t r = 0; r < a.rows; r += kChunk) {
+      const int64_t n = std::min(kChunk, a.rows - r);
+      gemm(a.row_range(r, n).col_range(i, ni), true, b.row_range(r, n).col_range(j, nj), false, true,
+           out.row_range(i, ni).col_range(j, nj));
+    }
+  });
+}
+
 double gram_norm(ConstMatrix d, ConstMatrix gram) {
   NIBBLE_CHECK(gram.rows == d.cols && gram.cols == d.cols);
   const int64_t row_tiles = (d.rows + kRows - 1) / kRows, col_tiles = (d.cols + kTile - 1) / kTile;

@@ -92,6 +92,7 @@ struct Job {
   DampedGram h = {};          //
   Matrix coupling = {};       // feedback: the factor (in, in); search: those of the blocks (group, 64)
   std::vector<float> pivots;  // feedback: (in); search: (group)
+  std::vector<Matrix> strips = {};  // what is rounded, [position][lane], where that is not the weight
 };
 
 float largest_of(DType dtype) {
@@ -150,7 +151,46 @@ class Strip {
         codes_(static_cast<size_t>(kScaleSteps * lanes_)),
         picked_(static_cast<size_t>(lanes_)),
         index_(static_cast<size_t>(cut_.blocks * lanes_)) {
-    load();
+    if (job.strips.empty())
+      load();
+    else
+      std::copy_n(job.strips[static_cast<size_t>(strip)].data(), cut_.group * lanes_, weight_.data());
+  }
+
+  /// The weight with what the drift adds: z with z H = w K for each of its rows w, by H = U D U'.
+  Matrix drifted(ConstMatrix drift) {
+    const int64_t in = cut_.in;
+    const ConstMatrix u = job_.coupling.view();  // row k: column k of U, above the diagonal
+    for (int64_t row = 0; row < cut_.group; row += in) {
+      const MutableMatrix w = weight_.mut().row_range(row, in), z = error_.mut().row_range(row, in);
+      // In the end z holds the negative of what is added, which products add to the rest as they are.
+      gemm(drift, true, w, false, false, z);
+      const int64_t panels = (in + kBlock - 1) / kBlock;
+      for (int64_t p = panels - 1; p >= 0; --p) {
+        const int64_t begin = p * kBlock, n = std::min(kBlock, in - begin);
+        for (int64_t k = begin + n - 1; k >= begin; --k) {
+          for (int64_t l = 0; l < lanes_; ++l) z.row(k)[l] = -z.row(k)[l];
+          for (int64_t j = begin; j < k; ++j) add_scaled(u.row(k)[j], z.row(k), z.row(j));
+        }
+        if (begin > 0)
+          gemm(u.row_range(begin, n).col_range(0, begin), true, z.row_range(begin, n), false, true,
+               z.row_range(0, begin));
+      }
+      for (int64_t k = 0; k < in; ++k)
+        for (int64_t l = 0; l < lanes_; ++l) z.row(k)[l] /= -job_.pivots[static_cast<size_t>(k)];
+      for (int64_t begin = 0; begin < in; begin += kBlock) {
+        const int64_t n = std::min(kBlock, in - begin);
+        if (begin > 0)
+          gemm(u.row_range(begin, n).col_range(0, begin), false, z.row_range(0, begin), false, true,
+               z.row_range(begin, n));
+        for (int64_t k = begin; k < begin + n; ++k) {
+          for (int64_t j = begin; j < k; ++j) add_scaled(u.row(k)[j], z.row(j), z.row(k));
+          for (int64_t l = 0; l < lanes_; ++l) z.row(k)[l] = -z.row(k)[l];
+        }
+      }
+      for (int64_t k = 0; k < in; ++k) add_scaled(-1, z.row(k), w.row(k));
+    }
+    return std::move(weight_);
   }
 
   /// Chooses absmax values and codes, block after block; from all floats if `decodable` is null.
@@ -221,6 +261,10 @@ class Strip {
   /// The block of the weight that a lane has as its block b; those beyond the weight are taken for its last.
   int64_t block_of(int64_t b, int64_t lane) const {
     return std::min((first_ + lane) * cut_.blocks + b, quant::block_count(cut_.count, kBlock) - 1);
+  }
+
+  void add_scaled(float factor, const float* from, float* to) const {
+    for (int64_t l = 0; l < lanes_; ++l) to[l] += factor * from[l];
   }
 
   template <typename Function>
@@ -338,15 +382,13 @@ class Strip {
   std::vector<int> index_;         // (blocks, lanes): nested indices of scale_
 };
 
-void check_gram(ConstMatrix gram, int64_t in) {
-  NIBBLE_CHECK(gram.rows == in && gram.cols == in, "a gram of {} x {} for {} inputs", gram.rows, gram.cols,
-               in);
+void check_statistics(std::string_view what, ConstMatrix gram, int64_t in) {
+  NIBBLE_CHECK(gram.rows == in && gram.cols == in, "a {} of {} x {} for {} inputs", what, gram.rows, gram.cols, in);
   for (int64_t i = 0; i < in; ++i) {
     const auto at =
         quant::find_nonfinite({DType::f32, {in}, reinterpret_cast<const std::byte*>(gram.row(i))});
     if (at)
-      fail("rounding: the Gram matrix holds NaN or infinity at [{}, {}]; check the inputs it comes from", i,
-           *at);
+      fail("rounding: the {} holds NaN or infinity at [{}, {}]; check the inputs it comes from", what, i, *at);
   }
 }
 
@@ -364,13 +406,10 @@ std::array<float, kScaleSteps> scale_grid(float target, float weight) {
   return grid;
 }
 
-float short_offset(std::span<const float> absmax) {
+float short_offset(float plain) {
   constexpr float kBits = 256;
-  double sum = 0;
-  for (const float value : absmax) sum += value;
-  const double mean = absmax.empty() ? 0 : sum / static_cast<double>(absmax.size());
   int exponent = 0;
-  const float fraction = std::frexp(static_cast<float>(mean), &exponent);
+  const float fraction = std::frexp(plain, &exponent);
   return std::ldexp(std::round(fraction * kBits) / kBits, exponent);
 }
 
@@ -393,11 +432,15 @@ std::optional<Rounding> parse_rounding(std::string_view name) {
   return std::nullopt;
 }
 
-quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options) {
+quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
+                      ConstMatrix drift) {
   NIBBLE_CHECK(weight.shape.size() == 2, "rounding of {}", shape_text(weight.shape));
   quant::Packed4 packed = quant::encode4(weight, quant::Format::nf4, true);
   if (options.kind == Rounding::plain || weight.count() == 0) return packed;
-  check_gram(gram, weight.shape[1]);
+  check_statistics("Gram matrix", gram, weight.shape[1]);
+  const bool drifts = drift.rows > 0;
+  NIBBLE_CHECK(!drifts || options.kind == Rounding::feedback);
+  if (drifts) check_statistics("drift", drift, weight.shape[1]);
   const bool feedback = options.kind == Rounding::feedback;
   Job job{.weight = weight,
           .cut = Cut(weight.shape[0], weight.shape[1]),
@@ -412,12 +455,17 @@ quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const Rounding
   });
   const int64_t strips = (job.cut.groups + job.cut.lanes - 1) / job.cut.lanes;
   std::vector<float> absmax(static_cast<size_t>(quant::block_count(job.cut.count, kBlock)));
+  if (drifts && zeros.rows() == 0) {
+    std::vector<Matrix> moved(static_cast<size_t>(strips));
+    parallel_for(strips, [&](int64_t s) { moved[static_cast<size_t>(s)] = Strip(job, s).drifted(drift); });
+    job.strips = std::move(moved);
+  }
   parallel_for(strips, [&](int64_t s) {
     Strip strip(job, s);
     strip.round(nullptr);
     strip.store_scales(absmax);
   });
-  packed.nested = quant::encode_absmax(absmax, short_offset(absmax));
+  packed.nested = quant::encode_absmax(absmax, short_offset(packed.nested->offset));
   const Decodable decodable(*packed.nested, job.largest);
   parallel_for(strips, [&](int64_t s) {
     Strip strip(job, s);

@@ -62,6 +62,16 @@ void add_gram(ConstMatrix x, MutableMatrix gram) {
   }
 }
 
+void add_cross(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
+  for (int64_t i = 0; i < a.cols; ++i) {
+    for (int64_t j = 0; j < b.cols; ++j) {
+      double sum = out.row(i)[j];
+      for (int64_t r = 0; r < a.rows; ++r) sum += static_cast<double>(a.row(r)[i]) * b.row(r)[j];
+      out.row(i)[j] = static_cast<float>(sum);
+    }
+  }
+}
+
 double gram_norm(ConstMatrix d, ConstMatrix gram) {
   double sum = 0;
   for (int64_t o = 0; o < d.rows; ++o) {

@@ -21,6 +21,7 @@ void linear_int8(ConstMatrix x, const quant::Packed8& weight, std::span<const fl
                  MutableMatrix y);
 
 void add_gram(ConstMatrix x, MutableMatrix gram);
+void add_cross(ConstMatrix a, ConstMatrix b, MutableMatrix out);
 double gram_norm(ConstMatrix d, ConstMatrix gram);
 void layer_norm(ConstMatrix x, std::span<const float> scale, std::span<const float> shift, float eps,
                 MutableMatrix y);
@@ -37,6 +38,7 @@ double log_probability(std::span<const float> logits, int64_t id);
 double kl_divergence(std::span<const float> p, std::span<const float> q);
 
 /// As kernels::round4 with H factored as a whole and all sums in fp64, for finite grams.
-quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options);
+quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
+                      ConstMatrix drift = {});
 
 }  // namespace nibble::kernels::ref
