@@ -16,10 +16,10 @@
 // turn moves to the one nearest to its optimum with all others held, and every absmax to the best one for its
 // codes, where the objective falls.
 //
-// drift: in a model whose earlier linears are quantized, the input is Y where it was X. The output that was
-// meant, X W', is then nearest to Y T' (in squares, beside the damping) for T = W + W K H^-1 with K = (X - Y)' Y
-// and H made of Y: feedback to T instead of W takes errors of earlier linears back as well (Li et al. 2025,
-// arXiv:2504.02692, has the same target).
+// drift: in a model whose earlier linears are quantized, the input is Y where it was X, and what the output is added to
+// is S where it was R. The sum that was meant, R + X W', is then nearest to S + Y T' (in squares, beside the damping)
+// for T = W + (W K + L) H^-1 with K = (X - Y)' Y, L = (R - S)' Y and H made of Y: feedback to T instead of W takes
+// errors of earlier linears back as well (Li et al. 2025, arXiv:2504.02692, has this target without L).
 //
 // Both run twice: the absmax values of a first pass, free floats, set the offset and the nested scales of
 // double quantization; a second pass chooses absmax values among those that a reader can decode and measures
@@ -52,6 +52,14 @@ struct RoundingOptions {
   int sweeps = 2;         // of coordinate descent after feedback; other kinds make none
 };
 
+/// What the outputs of a linear miss because of earlier ones; either may be empty.
+struct Drift {
+  ConstMatrix input = {};   // K (in, in)
+  ConstMatrix stream = {};  // L (out, in)
+
+  bool empty() const { return input.rows == 0 && stream.rows == 0; }
+};
+
 /// The absmax values that are tried for a block whose targets (weights with feedback) and weights have the
 /// largest magnitudes `target` and `weight`: kScaleSteps from target * kScaleHigh down to min(target, weight)
 /// * kScaleLow, each the same ratio to the one before. Feedback can make the target of a weak channel large,
@@ -76,13 +84,12 @@ float short_offset(float plain);
 
 /// The weight (out, in; f32, bf16 or f16, finite, of any alignment) in NF4 with double quantization, blocks
 /// of 64. plain: quant::encode4 byte for byte; the gram is not looked at. Otherwise gram: (in, in),
-/// symmetric; where H cannot be factored, the damping is raised tenfold until it can. drift: empty, or with feedback
-/// K (in, in); where H is at last the diagonal alone, it counts for nothing. Error when the gram or the drift
-/// holds NaN or infinity; InternalError for other shapes and dtypes. Thread-safe; uses nibble's threads
+/// symmetric; where H cannot be factored, the damping is raised tenfold until it can. drift: for feedback alone;
+/// where H is at last the diagonal alone, it counts for nothing. Error when the gram or the drift holds NaN or infinity; InternalError for other shapes and dtypes. Thread-safe; uses nibble's threads
 /// inside; the same bytes for any number of them. Memory beside the arguments: one (in, in) matrix of fp32
 /// for feedback, one like the weight in fp32 with a drift, and for each thread three times the fp32 size of 64 rows
 /// (of 1024 rows at most where `in` is no multiple of 64).
 quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
-                      ConstMatrix drift = {});
+                      const Drift& drift = {});
 
 }  // namespace nibble::kernels

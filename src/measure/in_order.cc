@@ -19,23 +19,30 @@ namespace {
 
 using run::Modality;
 
+/// What one tap tells: its inputs, what the outputs are added to (empty where that is unknown), and modalities of rows.
+struct Heard {
+  ConstMatrix x, stream;
+  std::span<const Modality> modality;
+};
+
 /// Hears one tap, and wants nothing of the pass behind it.
 class TapListener : public run::Observer {
  public:
-  using Heard = std::function<void(ConstMatrix, std::span<const Modality>)>;
+  TapListener(const std::string& tap, std::function<void(const Heard&)> heard) : tap_(tap), heard_(std::move(heard)) {}
 
-  TapListener(const std::string& tap, Heard heard) : tap_(tap), heard_(std::move(heard)) {}
-
+  void stream(ConstMatrix hidden) override { stream_ = hidden; }
   void tap(std::span<const model::Linear* const> readers, ConstMatrix x,
            std::span<const Modality> modality) override {
     enough_ = readers[0]->tap == tap_;
-    if (enough_) heard_(x, modality);
+    if (enough_) heard_({x, stream_, modality});
+    stream_ = {};
   }
   bool enough() const override { return enough_; }
 
  private:
   const std::string& tap_;
-  Heard heard_;
+  std::function<void(const Heard&)> heard_;
+  ConstMatrix stream_{};
   bool enough_ = false;
 };
 
@@ -54,31 +61,36 @@ Matrix picked(ConstMatrix m, std::span<const Modality> modality, Modality wanted
   return out;
 }
 
-/// What the inputs Y of a tap tell beside those X of the 16-bit model: Y'Y, and the drift (X - Y)'Y, by modality.
-struct Drift {
-  std::array<Matrix, 2> gram, drift;
+/// to (n, m) += (a - b)' y.
+void add_difference(Matrix a, const Matrix& b, const Matrix& y, Matrix& to) {
+  if (to.rows() == 0) to = Matrix::zeros(a.cols(), y.cols());
+  for (int64_t i = 0; i < b.rows() * b.cols(); ++i) a.data()[i] -= b.data()[i];
+  kernels::add_cross(a.view(), y.view(), to.mut());
+}
+
+/// What a tap of the model as it is written (inputs Y, added to S) tells beside that of the 16-bit model (X, R), by
+/// modality: Y'Y, (X - Y)'Y and, where the outputs are added as they are, (R - S)'Y.
+struct Drifts {
+  std::array<Matrix, 2> gram, input, stream;
   std::array<int64_t, 2> rows{};
 
-  void add(ConstMatrix x, ConstMatrix y, std::span<const Modality> modality) {
+  void add(ConstMatrix x, ConstMatrix r, const Heard& real) {
     for (const Modality m : records::kModalities) {
-      Matrix from = picked(x, modality, m);
-      const Matrix to = picked(y, modality, m);
-      if (to.rows() == 0) continue;
       const auto at = static_cast<size_t>(m);
-      if (rows[at] == 0) {
-        gram[at] = Matrix::zeros(y.cols, y.cols);
-        drift[at] = Matrix::zeros(y.cols, y.cols);
-      }
-      rows[at] += to.rows();
-      for (int64_t i = 0; i < to.rows() * to.cols(); ++i) from.data()[i] -= to.data()[i];
-      kernels::add_gram(to.view(), gram[at].mut());
-      kernels::add_cross(from.view(), to.view(), drift[at].mut());
+      const Matrix y = picked(real.x, real.modality, m);
+      if (y.rows() == 0) continue;
+      rows[at] += y.rows();
+      if (gram[at].rows() == 0) gram[at] = Matrix::zeros(y.cols(), y.cols());
+      kernels::add_gram(y.view(), gram[at].mut());
+      add_difference(picked(x, real.modality, m), y, y, input[at]);
+      if (r.rows > 0)
+        add_difference(picked(r, real.modality, m), picked(real.stream, real.modality, m), y, stream[at]);
     }
   }
 
   bool finite() const {
     for (size_t m = 0; m < 2; ++m)
-      for (const Matrix* matrix : {&gram[m], &drift[m]})
+      for (const Matrix* matrix : {&gram[m], &input[m], &stream[m]})
         if (!std::all_of(matrix->data(), matrix->data() + matrix->rows() * matrix->cols(),
                          [](float v) { return std::isfinite(v); }))
           return false;
@@ -164,21 +176,23 @@ class InOrder {
 
   void round_tap(size_t step, const std::vector<const model::Linear*>& readers,
                  const std::array<States, 2>& states) {
-    Drift drift;
+    Drifts drifts;
     for (size_t batch = 0; batch < source_.batches(); ++batch) {
-      std::vector<Matrix> inputs;
-      TapListener meant(readers[0]->tap, [&](ConstMatrix x, auto) { inputs.push_back(copy_of(x)); });
+      std::vector<std::array<Matrix, 2>> heard;  // inputs, and what outputs are added to
+      TapListener meant(readers[0]->tap, [&](const Heard& h) { heard.push_back({copy_of(h.x), copy_of(h.stream)}); });
       source_.look(step, batch, states[0], meant);
       size_t next = 0;
-      TapListener real(readers[0]->tap, [&](ConstMatrix y, std::span<const Modality> modality) {
-        drift.add(inputs.at(next++).view(), y, modality);
+      TapListener real(readers[0]->tap, [&](const Heard& h) {
+        const auto& [x, r] = heard.at(next++);
+        drifts.add(x.view(), r.view(), h);
       });
       written_.look(step, batch, states[1], real);
     }
-    const bool usable = drift.rows[0] + drift.rows[1] > 0 && drift.finite();
-    const std::array<double, 2> weights = modality_weights(drift.rows, signal(readers, drift), rounding_.mix);
-    const Matrix gram = mixed(drift.gram, weights, rounding_.damping), cross = mixed(drift.drift, weights, {});
-    drift = {};
+    const bool usable = drifts.rows[0] + drifts.rows[1] > 0 && drifts.finite();
+    const std::array<double, 2> weights = modality_weights(drifts.rows, signal(readers, drifts), rounding_.mix);
+    const Matrix gram = mixed(drifts.gram, weights, rounding_.damping), input = mixed(drifts.input, weights, {}),
+                 stream = mixed(drifts.stream, weights, {});
+    drifts = {};
     kernels::RoundingOptions options = round4_options(rounding_);
     options.sweeps = kSweepsInOrder;
     for (const model::Linear* linear : readers) {
@@ -189,20 +203,20 @@ class InOrder {
         put_plain(*linear);
       else if (!quant::find_nonfinite(weight))
         store_.put(in_order_name(linear->name),
-                   kernels::round4(weight, gram.view(), options, cross.view()));
+                   kernels::round4(weight, gram.view(), options, {input.view(), stream.view()}));
     }
   }
 
   /// |YW'|^2 of all readers by modality, where there are two.
-  std::array<double, 2> signal(const std::vector<const model::Linear*>& readers, const Drift& drift) const {
+  std::array<double, 2> signal(const std::vector<const model::Linear*>& readers, const Drifts& drifts) const {
     std::array<double, 2> out{};
-    if (drift.rows[0] == 0 || drift.rows[1] == 0) return out;
+    if (drifts.rows[0] == 0 || drifts.rows[1] == 0) return out;
     for (const model::Linear* linear : readers) {
       Tensor buffer;
       const TensorView weight = binding_.weight(*linear, buffer);
       Matrix w(linear->out, linear->in);
       to_float(weight, w.data());
-      for (size_t m = 0; m < 2; ++m) out[m] += kernels::gram_norm(w.view(), drift.gram[m].view());
+      for (size_t m = 0; m < 2; ++m) out[m] += kernels::gram_norm(w.view(), drifts.gram[m].view());
     }
     return out;
   }

@@ -15,7 +15,8 @@ inline constexpr int kSweepsInOrder = 4;
 /// Rounds those linears that are Stored::rounded in `how`, which names all linears, in the order of the forward pass,
 /// with feedback, and puts them into the store by in_order_name(). Two branches go through the model: that of the
 /// 16-bit model, and one with all linears before as `how` and the store have them. A linear's codes are chosen for the
-/// inputs Y of the latter, so that Y Q' is near to the X W' of the former (kernels::round4, drift). Modalities are
+/// inputs Y of the latter, so that Y Q' is near to the X W' of the former, and the hidden states that these are added to
+/// with them (kernels::round4, drift). Modalities are
 /// mixed as mixed_gram() does it, with Y for X. Linears that no input reached, or none that is finite, are
 /// rounded plainly; weights that are not finite stay as they are. The same bits for any number of threads. Memory: two
 /// branches' hidden states, and for each modality of a tap two square matrices of its width. With a journal, goes on

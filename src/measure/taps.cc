@@ -175,7 +175,7 @@ Matrix mixed(const std::array<Matrix, 2>& matrices, const std::array<double, 2>&
     if (out.rows() == 0) out = Matrix::zeros(from.rows(), from.cols());
     for (int64_t i = 0; i < out.rows() * out.cols(); ++i)
       out.data()[i] += static_cast<float>(weights[m] * static_cast<double>(from.data()[i]));
-    for (int64_t i = 0; i < out.rows(); ++i)
+    for (int64_t i = 0; damping[m] > 0 && i < out.rows(); ++i)
       out.row(i)[i] += static_cast<float>(weights[m] * damping[m] * static_cast<double>(from.row(i)[i]));
   }
   return out;

@@ -13,6 +13,10 @@ void tell(Observer* observer, const std::string& module, ConstMatrix y) {
   if (observer && !module.empty()) observer->output(module, y);
 }
 
+void tell_stream(Observer* observer, const std::string& gate, const Matrix& hidden) {
+  if (observer && gate.empty()) observer->stream(hidden.view());
+}
+
 bool has_enough(const Observer* observer) {
   return observer && observer->enough();
 }
@@ -303,6 +307,7 @@ void run_block(const model::Stack& stack, int64_t index, Batch& batch, Weights& 
       kernels::rope(p.k, stack.kv_heads, batch.cosine.view(), batch.sine.view());
     }
     const Matrix attended = attend(stack, index, p, batch);
+    tell_stream(observer, block.attention_gate, batch.hidden);
     tell_tap(observer, {&block.attention_out, 1}, attended.view(), batch.modality);
     if (has_enough(observer)) return;
     Matrix y = apply(block.attention_out, attended.view(), calls, weights, observer);
@@ -313,6 +318,7 @@ void run_block(const model::Stack& stack, int64_t index, Batch& batch, Weights& 
   tell_tap(observer, block.mlp_in, x.view(), batch.modality);
   if (has_enough(observer)) return;
   const Matrix inner = mlp(stack, block, x.view(), calls, weights, observer);
+  tell_stream(observer, block.mlp_gate, batch.hidden);
   tell_tap(observer, {&block.mlp_out, 1}, inner.view(), batch.modality);
   if (has_enough(observer)) return;
   Matrix y = apply(block.mlp_out, inner.view(), calls, weights, observer);

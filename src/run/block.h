@@ -25,6 +25,9 @@ class Observer {
                    std::span<const Modality> modality) {
     (void)readers, (void)x, (void)modality;
   }
+  /// The hidden states (rows, hidden) that the output of the next tap's linear is added to, where no gate scales it.
+  /// They stay as they are until that tap was told.
+  virtual void stream(ConstMatrix hidden) { (void)hidden; }
   /// The output y (rows, features) of a module, by its published name.
   virtual void output(const std::string& module, ConstMatrix y) { (void)module, (void)y; }
   /// True when nothing after the last tap is wanted: a block may end there, its hidden states unfinished.

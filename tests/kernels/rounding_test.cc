@@ -127,16 +127,19 @@ TEST(Rounding, DampingRaisesEachChannelByItsOwnPower) {
   EXPECT_EQ(damped_diagonal(Matrix::zeros(2, 2).view(), 0.1), (std::vector<float>{1, 1}));
 }
 
-/// Inputs X, and Y, what they become behind linears that are quantized: near to X, in correlated ways.
+/// Inputs X, and Y, what they become behind linears that are quantized: near to X, in correlated ways. What outputs are
+/// added to differs by Y times a matrix.
 struct Drifting {
-  Strided x, y;
-  Matrix gram, drift;  // Y'Y and (X - Y)'Y
+  Strided x, y, missing;  // missing (rows, out): R - S
+  Matrix gram, input, stream;  // Y'Y, (X - Y)'Y, (R - S)'Y
 
-  Drifting(int64_t in, bool outliers)
+  Drifting(int64_t out, int64_t in, bool outliers)
       : x(inputs(3 * in + 10, in, 1, outliers)),
         y(inputs(3 * in + 10, in, 1, outliers)),
+        missing(3 * in + 10, out, 0),
         gram(Matrix::zeros(in, in)),
-        drift(Matrix::zeros(in, in)) {
+        input(Matrix::zeros(in, in)),
+        stream(Matrix::zeros(out, in)) {
     const Strided change = inputs(3 * in + 10, in, 7, outliers);
     Strided difference(3 * in + 10, in, 0);
     for (int64_t r = 0; r < x.view().rows; ++r) {
@@ -146,17 +149,21 @@ struct Drifting {
       }
     }
     add_gram(y.view(), gram.mut());
-    add_cross(difference.view(), y.view(), drift.mut());
+    add_cross(difference.view(), y.view(), input.mut());
+    const Strided lost = random_matrix(out, in, 0, 8, 0.002f);
+    ref::linear(y.view(), lost.view(), {}, Compute::f32, missing.mut());
+    add_cross(missing.view(), y.view(), stream.mut());
   }
+  Drift drift() const { return {input.view(), stream.view()}; }
 
-  /// |X W' - Y Q'|^2 in fp64.
+  /// |R + X W' - S - Y Q'|^2 in fp64.
   double error(const Tensor& weight, const Packed4& packed) const {
     const std::vector<float> w = to_float(weight.view()), q = to_float(quant::decode4(packed).view());
     const int64_t in = x.view().cols;
     double sum = 0;
     for (size_t row = 0; row < w.size(); row += in) {
       for (int64_t r = 0; r < x.view().rows; ++r) {
-        double e = 0;
+        double e = missing.view().row(r)[row / static_cast<size_t>(in)];
         for (int64_t i = 0; i < in; ++i)
           e += double{x.view().row(r)[i]} * w[row + i] - double{y.view().row(r)[i]} * q[row + i];
         sum += e * e;
@@ -195,13 +202,14 @@ TEST_P(RoundingOracle, ReachesItsObjectiveOnEveryTarget) {
 TEST_P(RoundingOracle, FollowsTheDriftOnEveryTarget) {
   const auto [out, in, dtype, outliers] = GetParam();
   const Tensor weight = random_weight(out, in, dtype);
-  const Drifting inputs(in, outliers);
-  const auto expected = ref::round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift.view());
-  EXPECT_LT(inputs.error(weight, expected),
-            0.7 * inputs.error(weight, ref::round4(weight.view(), inputs.gram.view(), kFeedback)));
+  const Drifting inputs(out, in, outliers);
+  const auto expected = ref::round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift());
+  for (const Drift& part : {Drift(), Drift{inputs.input.view(), {}}, Drift{{}, inputs.stream.view()}})
+    EXPECT_LT(inputs.error(weight, expected),
+              0.9 * inputs.error(weight, ref::round4(weight.view(), inputs.gram.view(), kFeedback, part)));
   for (const int64_t target : quant::targets()) {
     const ForcedTarget forced(target);
-    const auto packed = round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift.view());
+    const auto packed = round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift());
     EXPECT_NEAR(inputs.error(weight, packed) / inputs.error(weight, expected), 1, 5e-3) << "target " << target;
   }
 }
@@ -209,18 +217,18 @@ TEST_P(RoundingOracle, FollowsTheDriftOnEveryTarget) {
 TEST(Rounding, WithoutDriftItCountsForNothing) {
   for (const int64_t in : {96, 128}) {
     const Tensor weight = random_weight(20, in, DType::bf16);
-    const Matrix gram = correlated_gram(in), none = Matrix::zeros(in, in);
-    quant::expect_same(round4(weight.view(), gram.view(), kFeedback, none.view()),
+    const Matrix gram = correlated_gram(in), none = Matrix::zeros(in, in), nothing = Matrix::zeros(20, in);
+    quant::expect_same(round4(weight.view(), gram.view(), kFeedback, {none.view(), nothing.view()}),
                        round4(weight.view(), gram.view(), kFeedback), "no drift");
   }
 }
 
 TEST(Rounding, TheOffsetFollowsFromTheWeightAlone) {
   const Tensor weight = random_weight(20, 128, DType::bf16);
-  const Drifting inputs(128, false);
+  const Drifting inputs(20, 128, false);
   const float offset = round4(weight.view(), identity(128).view(), kSearch).nested->offset;
   EXPECT_EQ(round4(weight.view(), inputs.gram.view(), kFeedback).nested->offset, offset);
-  EXPECT_EQ(round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift.view()).nested->offset, offset);
+  EXPECT_EQ(round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift()).nested->offset, offset);
   EXPECT_NEAR(offset / round4(weight.view(), {}, {}).nested->offset, 1, 1.0 / 256);
 }
 
@@ -324,9 +332,11 @@ TEST(Rounding, RefusesWrongGrams) {
       quant::error_of("rounding: the Gram matrix", [&] { round4(weight.view(), gram.view(), kFeedback); });
   EXPECT_NE(text.find("[3, 7]"), std::string::npos) << text;
   const Matrix good = identity(64);
-  EXPECT_THROW(round4(weight.view(), good.view(), kFeedback, identity(63).view()), InternalError);
-  EXPECT_THROW(round4(weight.view(), good.view(), kSearch, good.view()), InternalError);
-  quant::error_of("rounding: the drift", [&] { round4(weight.view(), good.view(), kFeedback, gram.view()); });
+  const Matrix small = identity(63);
+  EXPECT_THROW(round4(weight.view(), good.view(), kFeedback, {small.view(), {}}), InternalError);
+  EXPECT_THROW(round4(weight.view(), good.view(), kFeedback, {{}, good.view()}), InternalError);
+  EXPECT_THROW(round4(weight.view(), good.view(), kSearch, {good.view(), {}}), InternalError);
+  quant::error_of("rounding: the drift", [&] { round4(weight.view(), good.view(), kFeedback, {gram.view(), {}}); });
 }
 
 // Some rows of zeros stay exactly that, and the others are rounded well beside them.
@@ -413,9 +423,9 @@ TEST(Rounding, GivesTheSameBytesForAnyThreads) {
   const int before = num_threads();
   for (const auto& [out, in] : {std::pair{200, 320}, {300, 100}}) {
     const Tensor weight = random_weight(out, in, DType::bf16);
-    const Drifting inputs(in, true);
+    const Drifting inputs(out, in, true);
     for (const auto& [options, drift] :
-         {std::pair(kSearch, ConstMatrix()), {kFeedback, ConstMatrix()}, {kFeedback, inputs.drift.view()}}) {
+         {std::pair(kSearch, Drift()), {kFeedback, Drift()}, {kFeedback, inputs.drift()}}) {
       set_num_threads(1);
       const auto one = all_bytes(round4(weight.view(), inputs.gram.view(), options, drift));
       for (const int threads : {2, 3}) {

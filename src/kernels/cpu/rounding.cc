@@ -157,14 +157,18 @@ class Strip {
       std::copy_n(job.strips[static_cast<size_t>(strip)].data(), cut_.group * lanes_, weight_.data());
   }
 
-  /// The weight with what the drift adds: z with z H = w K for each of its rows w, by H = U D U'.
-  Matrix drifted(ConstMatrix drift) {
+  /// The weight with what the drift adds: z with z H = w K + its row of L for each of its rows w, by H = U D U'.
+  Matrix drifted(const Drift& drift) {
     const int64_t in = cut_.in;
     const ConstMatrix u = job_.coupling.view();  // row k: column k of U, above the diagonal
     for (int64_t row = 0; row < cut_.group; row += in) {
       const MutableMatrix w = weight_.mut().row_range(row, in), z = error_.mut().row_range(row, in);
       // In the end z holds the negative of what is added, which products add to the rest as they are.
-      gemm(drift, true, w, false, false, z);
+      if (drift.input.rows > 0)
+        gemm(drift.input, true, w, false, false, z);
+      else
+        std::fill_n(z.data, in * lanes_, 0.0f);
+      if (drift.stream.rows > 0) add_stream(drift.stream, row / in, z);
       const int64_t panels = (in + kBlock - 1) / kBlock;
       for (int64_t p = panels - 1; p >= 0; --p) {
         const int64_t begin = p * kBlock, n = std::min(kBlock, in - begin);
@@ -261,6 +265,15 @@ class Strip {
   /// The block of the weight that a lane has as its block b; those beyond the weight are taken for its last.
   int64_t block_of(int64_t b, int64_t lane) const {
     return std::min((first_ + lane) * cut_.blocks + b, quant::block_count(cut_.count, kBlock) - 1);
+  }
+
+  /// z (in, lanes) += the rows of L that belong to row `row` of the groups.
+  void add_stream(ConstMatrix stream, int64_t row, MutableMatrix z) const {
+    for (int64_t l = 0; l < lanes_; ++l) {
+      const int64_t out = (first_ + l) * (cut_.group / cut_.in) + row;
+      if (out >= stream.rows) continue;
+      for (int64_t k = 0; k < cut_.in; ++k) z.row(k)[l] += stream.row(out)[k];
+    }
   }
 
   void add_scaled(float factor, const float* from, float* to) const {
@@ -382,9 +395,9 @@ class Strip {
   std::vector<int> index_;         // (blocks, lanes): nested indices of scale_
 };
 
-void check_statistics(std::string_view what, ConstMatrix gram, int64_t in) {
-  NIBBLE_CHECK(gram.rows == in && gram.cols == in, "a {} of {} x {} for {} inputs", what, gram.rows, gram.cols, in);
-  for (int64_t i = 0; i < in; ++i) {
+void check_statistics(std::string_view what, ConstMatrix gram, int64_t rows, int64_t in) {
+  NIBBLE_CHECK(gram.rows == rows && gram.cols == in, "a {} of {} x {} for {} inputs", what, gram.rows, gram.cols, in);
+  for (int64_t i = 0; i < rows; ++i) {
     const auto at =
         quant::find_nonfinite({DType::f32, {in}, reinterpret_cast<const std::byte*>(gram.row(i))});
     if (at)
@@ -433,14 +446,14 @@ std::optional<Rounding> parse_rounding(std::string_view name) {
 }
 
 quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
-                      ConstMatrix drift) {
+                      const Drift& drift) {
   NIBBLE_CHECK(weight.shape.size() == 2, "rounding of {}", shape_text(weight.shape));
   quant::Packed4 packed = quant::encode4(weight, quant::Format::nf4, true);
   if (options.kind == Rounding::plain || weight.count() == 0) return packed;
-  check_statistics("Gram matrix", gram, weight.shape[1]);
-  const bool drifts = drift.rows > 0;
-  NIBBLE_CHECK(!drifts || options.kind == Rounding::feedback);
-  if (drifts) check_statistics("drift", drift, weight.shape[1]);
+  check_statistics("Gram matrix", gram, weight.shape[1], weight.shape[1]);
+  NIBBLE_CHECK(drift.empty() || options.kind == Rounding::feedback);
+  if (drift.input.rows > 0) check_statistics("drift", drift.input, weight.shape[1], weight.shape[1]);
+  if (drift.stream.rows > 0) check_statistics("drift", drift.stream, weight.shape[0], weight.shape[1]);
   const bool feedback = options.kind == Rounding::feedback;
   Job job{.weight = weight,
           .cut = Cut(weight.shape[0], weight.shape[1]),
@@ -455,7 +468,7 @@ quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const Rounding
   });
   const int64_t strips = (job.cut.groups + job.cut.lanes - 1) / job.cut.lanes;
   std::vector<float> absmax(static_cast<size_t>(quant::block_count(job.cut.count, kBlock)));
-  if (drifts && zeros.rows() == 0) {
+  if (!drift.empty() && zeros.rows() == 0) {
     std::vector<Matrix> moved(static_cast<size_t>(strips));
     parallel_for(strips, [&](int64_t s) { moved[static_cast<size_t>(s)] = Strip(job, s).drifted(drift); });
     job.strips = std::move(moved);

@@ -39,6 +39,6 @@ double kl_divergence(std::span<const float> p, std::span<const float> q);
 
 /// As kernels::round4 with H factored as a whole and all sums in fp64, for finite grams.
 quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
-                      ConstMatrix drift = {});
+                      const Drift& drift = {});
 
 }  // namespace nibble::kernels::ref

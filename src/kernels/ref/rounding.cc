@@ -36,14 +36,14 @@ bool factor(const Square& h, int64_t n, Square& u, std::vector<double>& d) {
 /// One weight, rounded group by group (a group: as few rows as hold whole blocks), block by block.
 class Rounder {
  public:
-  Rounder(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options, ConstMatrix drift)
+  Rounder(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options, const Drift& drift)
       : in_(weight.shape[1]), dtype_(weight.dtype), options_(options), weight_(to_float(weight)) {
     error_.assign(weight_.size(), 0);
     level_.assign(weight_.size(), 0);
     for (double damping = options.damping; damping < 1e9; damping = damping == 0 ? 1e-4 : damping * 10) {
       make_hessian(gram, damping);
       if (!factor(hessian_, in_, u_, d_)) continue;
-      if (drift.rows > 0) add_drift(drift);
+      if (!drift.empty()) add_drift(drift);
       return;
     }
     make_hessian(Matrix::zeros(in_, in_).view(), 0);
@@ -99,12 +99,14 @@ class Rounder {
  private:
   int64_t count() const { return std::ssize(weight_); }
 
-  /// Each row w becomes w + z with z U D U' = w K.
-  void add_drift(ConstMatrix drift) {
+  /// Each row w becomes w + z with z U D U' = w K + its row of L.
+  void add_drift(const Drift& drift) {
     for (int64_t row = 0; row < count(); row += in_) {
       std::vector<double> z(static_cast<size_t>(in_), 0);
-      for (int64_t i = 0; i < in_; ++i)
-        for (int64_t j = 0; j < in_; ++j) z[i] += double{weight_[row + j]} * drift.row(j)[i];
+      for (int64_t i = 0; i < in_; ++i) {
+        for (int64_t j = 0; j < drift.input.rows; ++j) z[i] += double{weight_[row + j]} * drift.input.row(j)[i];
+        if (drift.stream.rows > 0) z[i] += drift.stream.row(row / in_)[i];
+      }
       for (int64_t k = in_ - 1; k >= 0; --k)
         for (int64_t j = k + 1; j < in_; ++j) z[k] -= u_[k * in_ + j] * z[j];
       for (int64_t k = 0; k < in_; ++k) z[k] /= d_[k];
@@ -237,7 +239,7 @@ class Rounder {
 }  // namespace
 
 quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
-                      ConstMatrix drift) {
+                      const Drift& drift) {
   quant::Packed4 packed = quant::ref::encode4(weight, quant::Format::nf4, true);
   if (options.kind == Rounding::plain || weight.count() == 0) return packed;
   Rounder rounder(weight, gram, options, drift);
