@@ -105,6 +105,9 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                  .guard = 0,
                  .mix = options_.mix};
     if (options_.guard) add_guard();
+    const auto& rows = statistics().rows();
+    tell(fmt::format("rounding by statistics takes up to {} of memory beside the hidden states",
+                     bytes_text(measure::rounding_bytes(model_.binding.spec(), rows[0] > 0 && rows[1] > 0))));
     if (!journal_)
       store_ = std::make_unique<measure::RoundedStore>(
           options_.scratch.empty() ? temporary_folder() : options_.scratch);

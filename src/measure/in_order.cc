@@ -190,9 +190,9 @@ class InOrder {
     }
     const bool usable = drifts.rows[0] + drifts.rows[1] > 0 && drifts.finite();
     const std::array<double, 2> weights = modality_weights(drifts.rows, signal(readers, drifts), rounding_.mix);
-    const Matrix gram = mixed(drifts.gram, weights, rounding_.damping), input = mixed(drifts.input, weights, {}),
-                 stream = mixed(drifts.stream, weights, {});
-    drifts = {};
+    const Matrix gram = mixed(std::move(drifts.gram), weights, rounding_.damping);
+    const Matrix input = mixed(std::move(drifts.input), weights, {});
+    const Matrix stream = mixed(std::move(drifts.stream), weights, {});
     kernels::RoundingOptions options = round4_options(rounding_);
     options.sweeps = kSweepsInOrder;
     for (const model::Linear* linear : readers) {
@@ -249,6 +249,17 @@ class InOrder {
 };
 
 }  // namespace
+
+int64_t rounding_bytes(const model::Spec& spec, bool both_modalities) {
+  const int64_t modalities = both_modalities ? 2 : 1;
+  int64_t most = 0;
+  for (const model::Linear* linear : model::linears(spec)) {
+    const int64_t square = linear->in * linear->in, weight = linear->out * linear->in;
+    const int64_t summed = modalities * (2 * square + weight) + std::max(square, weight);
+    most = std::max({most, summed, 3 * square + 2 * weight});
+  }
+  return most * static_cast<int64_t>(sizeof(float));
+}
 
 void round_in_order(Walk& walk, const records::Rounding& rounding, const std::map<std::string, Stored>& how,
                     RoundedStore& store, Journal* journal) {

@@ -12,6 +12,11 @@ namespace nibble::measure {
 /// Of coordinate descent over each weight: codes that are written are worth more of them than those that are measured.
 inline constexpr int kSweepsInOrder = 4;
 
+/// Bytes of matrices that measure() and round_in_order() hold at most beside weights and hidden states: for each
+/// modality of the inputs two squares of the width of an input and one like the weight, the sum of one of them over both,
+/// and then what kernels::round4 takes.
+int64_t rounding_bytes(const model::Spec& spec, bool both_modalities);
+
 /// Rounds those linears that are Stored::rounded in `how`, which names all linears, in the order of the forward pass,
 /// with feedback, and puts them into the store by in_order_name(). Two branches go through the model: that of the
 /// 16-bit model, and one with all linears before as `how` and the store have them. A linear's codes are chosen for the
@@ -19,8 +24,7 @@ inline constexpr int kSweepsInOrder = 4;
 /// with them (kernels::round4, drift). Modalities are
 /// mixed as mixed_gram() does it, with Y for X. Linears that no input reached, or none that is finite, are
 /// rounded plainly; weights that are not finite stay as they are. The same bits for any number of threads. Memory: two
-/// branches' hidden states, and for each modality of a tap two square matrices of its width. With a journal, goes on
-/// after an interruption.
+/// branches' hidden states, and rounding_bytes(). With a journal, goes on after an interruption.
 void round_in_order(Walk& walk, const records::Rounding& rounding, const std::map<std::string, Stored>& how,
                     RoundedStore& store, Journal* journal = nullptr);
 

@@ -71,6 +71,16 @@ void add_grams(ConstMatrix x, std::span<const Modality> modality, std::array<Mat
   }
 }
 
+/// out, empty at first, += weight * from, the diagonal of which is taken 1 + damping times.
+void add_weighted(const Matrix& from, double weight, double damping, Matrix& out) {
+  if (from.rows() == 0) return;
+  if (out.rows() == 0) out = Matrix::zeros(from.rows(), from.cols());
+  for (int64_t i = 0; i < out.rows() * out.cols(); ++i)
+    out.data()[i] += static_cast<float>(weight * static_cast<double>(from.data()[i]));
+  for (int64_t i = 0; damping > 0 && i < out.rows(); ++i)
+    out.row(i)[i] += static_cast<float>(weight * damping * static_cast<double>(from.row(i)[i]));
+}
+
 }  // namespace
 
 double sum_of(const std::vector<double>& squares, int64_t begin, int64_t n) {
@@ -166,17 +176,12 @@ std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const
   return out;
 }
 
-Matrix mixed(const std::array<Matrix, 2>& matrices, const std::array<double, 2>& weights,
+Matrix mixed(std::array<Matrix, 2> matrices, const std::array<double, 2>& weights,
              const std::array<double, 2>& damping) {
   Matrix out;
   for (size_t m = 0; m < 2; ++m) {
-    const Matrix& from = matrices[m];
-    if (from.rows() == 0) continue;
-    if (out.rows() == 0) out = Matrix::zeros(from.rows(), from.cols());
-    for (int64_t i = 0; i < out.rows() * out.cols(); ++i)
-      out.data()[i] += static_cast<float>(weights[m] * static_cast<double>(from.data()[i]));
-    for (int64_t i = 0; damping[m] > 0 && i < out.rows(); ++i)
-      out.row(i)[i] += static_cast<float>(weights[m] * damping[m] * static_cast<double>(from.row(i)[i]));
+    add_weighted(matrices[m], weights[m], damping[m], out);
+    matrices[m] = {};
   }
   return out;
 }
@@ -186,7 +191,10 @@ Matrix mixed_gram(const Tap& tap, const records::Rounding& rounding) {
   for (size_t m = 0; m < 2; ++m)
     for (const model::Linear* linear : tap.readers)
       if (tap.rows[m] > 0) signal[m] += sum_of(tap.signal.at(linear->name)[m], 0, linear->out);
-  return mixed(tap.gram, modality_weights(tap.rows, signal, rounding.mix), rounding.damping);
+  const auto weights = modality_weights(tap.rows, signal, rounding.mix);
+  Matrix out;
+  for (size_t m = 0; m < 2; ++m) add_weighted(tap.gram[m], weights[m], rounding.damping[m], out);
+  return out;
 }
 
 kernels::RoundingOptions round4_options(const records::Rounding& rounding) {

@@ -87,7 +87,7 @@ std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const
                                        double mix);
 /// The sum of weight * matrix; the diagonal of each, which is square where there is damping, is taken 1 + damping times.
 /// Empty without any.
-Matrix mixed(const std::array<Matrix, 2>& matrices, const std::array<double, 2>& weights,
+Matrix mixed(std::array<Matrix, 2> matrices, const std::array<double, 2>& weights,
              const std::array<double, 2>& damping);
 /// One Gram matrix of both modalities; |XW'|^2 over all readers. It is damped because in a model that is quantized
 /// throughout, inputs carry the noise of the layers before. Empty without any rows.

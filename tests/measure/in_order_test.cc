@@ -131,12 +131,15 @@ class InOrderFamilies : public testing::TestWithParam<const char*> {
       }
     }
     out.weights = modality_weights(rows, signal, kRounding.mix);
-    out.gram = mixed(gram, out.weights, kRounding.damping);
+    std::vector<float> undamped(static_cast<size_t>(readers[0]->in));
+    for (size_t m = 0; m < 2; ++m)
+      for (int64_t i = 0; i < gram[m].rows(); ++i)
+        undamped[static_cast<size_t>(i)] += static_cast<float>(out.weights[m] * gram[m].row(i)[i]);
+    out.gram = mixed(std::move(gram), out.weights, kRounding.damping);
     out.damping = kernels::damped_diagonal(out.gram.view(), round4_options(kRounding).damping);
-    const Matrix undamped = mixed(gram, out.weights, {});
-    for (int64_t i = 0; i < undamped.rows(); ++i) out.damping[static_cast<size_t>(i)] -= undamped.row(i)[i];
-    out.input = mixed(input, out.weights, {});
-    out.stream = mixed(stream, out.weights, {});
+    for (size_t i = 0; i < undamped.size(); ++i) out.damping[i] -= undamped[i];
+    out.input = mixed(std::move(input), out.weights, {});
+    out.stream = mixed(std::move(stream), out.weights, {});
     return out;
   }
 
@@ -204,6 +207,18 @@ TEST(InOrder, WhatNoInputReachesIsRoundedPlainly) {
   Tensor buffer;
   const auto plain = quant::encode4(model.binding.weight(*first, buffer), quant::Format::nf4, true);
   EXPECT_EQ(store.get(in_order_name(first->name)).codes, plain.codes);
+}
+
+// The widest input decides, or one nearly as wide with more outputs.
+TEST(InOrder, MemoryFollowsFromTheWidestInput) {
+  const Loaded model(kModels[0]);
+  int64_t in = 0, out = 0;
+  for (const model::Linear* linear : model::linears(model.binding.spec()))
+    if (linear->in > in) std::tie(in, out) = std::pair(linear->in, linear->out);
+  const int64_t square = 4 * in * in, weight = 4 * in * out;
+  EXPECT_GE(rounding_bytes(model.binding.spec(), false), 3 * square + weight);
+  EXPECT_GE(rounding_bytes(model.binding.spec(), true), 5 * square + 2 * weight);
+  EXPECT_LT(rounding_bytes(model.binding.spec(), true), 2 * (5 * square + 2 * weight));
 }
 
 struct Stopped {};
