@@ -106,7 +106,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                  .mix = options_.mix};
     if (options_.guard) add_guard();
     const auto& rows = statistics().rows();
-    tell(fmt::format("rounding by statistics takes up to {} of memory beside the hidden states",
+    tell(fmt::format("rounding by statistics takes {} of memory for matrices, beside weights and hidden states",
                      bytes_text(measure::rounding_bytes(model_.binding.spec(), rows[0] > 0 && rows[1] > 0))));
     if (!journal_)
       store_ = std::make_unique<measure::RoundedStore>(

@@ -111,8 +111,13 @@ class InOrder {
         written_(runner_, walk.items()) {}
 
   void run(Journal* journal) {
-    const std::string name = name_of();
-    if (journal && journal->find(name)) return;
+    // Codes of different plans have one place, so only those of the last one are known.
+    const std::string name = name_of(), last = "round in order";
+    if (journal) {
+      const io::Json* known = journal->find(last);
+      if (known && *known == name) return;
+      journal->keep(last, "");
+    }
     const size_t steps = source_.steps().size();
     std::array<States, 2> states;
     auto place = journal ? journal->take(name) : std::nullopt;
@@ -139,7 +144,7 @@ class InOrder {
       if (rounds(*linear) && !reached.contains(linear->name)) put_plain(*linear);
     give_back_freed_memory();
     if (!journal) return;
-    journal->keep(name, true);
+    journal->keep(last, name);
     journal->settle();
   }
 
@@ -191,8 +196,10 @@ class InOrder {
     const bool usable = drifts.rows[0] + drifts.rows[1] > 0 && drifts.finite();
     const std::array<double, 2> weights = modality_weights(drifts.rows, signal(readers, drifts), rounding_.mix);
     const Matrix gram = mixed(std::move(drifts.gram), weights, rounding_.damping);
-    const Matrix input = mixed(std::move(drifts.input), weights, {});
-    const Matrix stream = mixed(std::move(drifts.stream), weights, {});
+    const double share = share_of_drift(source_.rows()[0] > 0);
+    const std::array<double, 2> shares = {share * weights[0], share * weights[1]};
+    const Matrix input = mixed(std::move(drifts.input), shares, {});
+    const Matrix stream = mixed(std::move(drifts.stream), shares, {});
     kernels::RoundingOptions options = round4_options(rounding_);
     options.sweeps = kSweepsInOrder;
     for (const model::Linear* linear : readers) {

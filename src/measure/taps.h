@@ -81,7 +81,7 @@ class TapObserver : public run::Observer {
 void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keeping& keeping,
                const std::function<void(const Tap&)>& seen);
 
-/// What the matrices of each modality count in one of both: mix / |XW'|^2 for vision, (1 - mix) / |XW'|^2 for text, so
+/// What the matrices of each modality count in one of both: mix / signal, the |XW'|^2 of their rows, for vision, (1 - mix) / signal for text, so
 /// that each counts by its relative error. A modality without rows leaves the other alone.
 std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const std::array<double, 2>& signal,
                                        double mix);

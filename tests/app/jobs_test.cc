@@ -38,6 +38,9 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   const double all = kl(temp("all")), dynamic = kl(temp("dynamic"));
   EXPECT_GT(all, 0.05) << "the planted outliers break the all-4-bit model";
   EXPECT_LT(dynamic, 0.01 * all);
+  // Its record makes the same codes again.
+  ASSERT_EQ(nibble("quantize " + kModel + " --plan " + temp("dynamic/nibble.json") + " -o " + temp("again")).code, 0);
+  EXPECT_EQ(io::read_file(temp("again/model.safetensors")), io::read_file(temp("dynamic/model.safetensors")));
 
   // The plan finds the linears that were planted, without having been told.
   const auto report = io::read_json(kModel + "/training_report.json");
@@ -89,10 +92,17 @@ TEST_F(Cli, TheMainJobHeedsWeightsOfTheModalitiesToTheEnd) {
     // Of the plans that were compared, the least typical KL of the modality that counts.
     const io::Json& verification = made[m]["verification"];
     const char* name = m == 0 ? "vision" : "text";
-    const double chosen = verification["runs"][verification["chosen"].get<size_t>()]["typical"][name].get<double>();
+    const std::string label = verification["runs"].back()["label"].get<std::string>();
+    ASSERT_THAT(label, testing::EndsWith(", in order"));
+    EXPECT_EQ(verification["chosen"] == verification["runs"].size() - 1, made[m]["rounding"].contains("in_order"));
+    const auto chosen =
+        std::find_if(verification["runs"].begin(), verification["runs"].end(), [&](const io::Json& run) {
+          return label == run["label"].get<std::string>() + ", in order";
+        });
+    ASSERT_NE(chosen, verification["runs"].end());
     for (const io::Json& run : verification["runs"]) {
       if (!run.contains("typical")) continue;
-      EXPECT_LE(chosen, run["typical"][name].get<double>()) << run["label"];
+      EXPECT_LE((*chosen)["typical"][name].get<double>(), run["typical"][name].get<double>()) << run["label"];
     }
   }
   EXPECT_NE(made[0]["decisions"], made[1]["decisions"]);

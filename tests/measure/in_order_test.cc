@@ -82,9 +82,12 @@ class InOrderFamilies : public testing::TestWithParam<const char*> {
     Matrix gram, input, stream;  // Y'Y, (X - Y)'Y, (R - S)'Y, mixed
     std::vector<float> damping;  // what H has on its diagonal beside Y'Y
 
+    double share = 1;            // of the drift, in it
+
     kernels::Drift drift() const { return {input.view(), stream.view()}; }
 
-    /// |R + X W' - S - Y Q'|^2, mixed, and the damping times (W - Q)^2: what rounding is to make least.
+    /// share * |R + X W' - S - Y Q'|^2 + (1 - share) * |Y (W - Q)'|^2, mixed, and the damping times (W - Q)^2: what
+    /// rounding is to make least.
     double error(const TensorView& weight, const quant::Packed4& packed) const {
       const std::vector<float> w = to_float(weight), q = to_float(quant::decode4(packed).view());
       const int64_t out = weight.shape[0], in = weight.shape[1];
@@ -92,12 +95,14 @@ class InOrderFamilies : public testing::TestWithParam<const char*> {
       for (size_t i = 0; i < w.size(); ++i)
         sum += damping[i % static_cast<size_t>(in)] * std::pow(double{w[i]} - q[i], 2);
       for (size_t m = 0; m < 2; ++m) {
-        Matrix meant(x[m].rows(), out), real(x[m].rows(), out);
+        Matrix meant(x[m].rows(), out), real(x[m].rows(), out), alone(x[m].rows(), out);
+        kernels::ref::linear(y[m].view(), {w.data(), out, in, in}, {}, kernels::Compute::f32, alone.mut());
         kernels::ref::linear(x[m].view(), {w.data(), out, in, in}, {}, kernels::Compute::f32, meant.mut());
         kernels::ref::linear(y[m].view(), {q.data(), out, in, in}, {}, kernels::Compute::f32, real.mut());
         for (int64_t i = 0; i < meant.rows() * out; ++i) {
           const double missing = x[m + 2].rows() > 0 ? double{x[m + 2].data()[i]} - y[m + 2].data()[i] : 0;
-          sum += weights[m] * std::pow(missing + meant.data()[i] - real.data()[i], 2);
+          sum += weights[m] * (share * std::pow(missing + meant.data()[i] - real.data()[i], 2) +
+                               (1 - share) * std::pow(double{alone.data()[i]} - real.data()[i], 2));
         }
       }
       return sum;
@@ -138,8 +143,10 @@ class InOrderFamilies : public testing::TestWithParam<const char*> {
     out.gram = mixed(std::move(gram), out.weights, kRounding.damping);
     out.damping = kernels::damped_diagonal(out.gram.view(), round4_options(kRounding).damping);
     for (size_t i = 0; i < undamped.size(); ++i) out.damping[i] -= undamped[i];
-    out.input = mixed(std::move(input), out.weights, {});
-    out.stream = mixed(std::move(stream), out.weights, {});
+    out.share = share_of_drift(model_.maker.takes_pictures());
+    const std::array<double, 2> shares = {out.share * out.weights[0], out.share * out.weights[1]};
+    out.input = mixed(std::move(input), shares, {});
+    out.stream = mixed(std::move(stream), shares, {});
     return out;
   }
 
@@ -222,6 +229,28 @@ TEST(InOrder, MemoryFollowsFromTheWidestInput) {
 }
 
 struct Stopped {};
+
+// Their codes have one place in the store.
+TEST(InOrder, APlanIsRoundedAgainAfterAnother) {
+  const test::TempFolder folder;
+  Loaded model(kModels[1]);
+  std::map<std::string, Stored> how;
+  for (const model::Linear* linear : model::linears(model.binding.spec())) how[linear->name] = Stored::rounded;
+  auto other = how;
+  other.begin()->second = Stored::as_source;
+  const std::string last = model::linears(model.binding.spec()).back()->name;
+  Walk walk(model.runner, model.items);
+  Journal journal(folder / "out", io::JobKey{{{"another thing", "1"}}}, {});
+  round_in_order(walk, kRounding, how, journal.store(), &journal);
+  const auto first = journal.store().get(in_order_name(last)).codes;
+  round_in_order(walk, kRounding, other, journal.store(), &journal);
+  EXPECT_NE(journal.store().get(in_order_name(last)).codes, first);
+  round_in_order(walk, kRounding, how, journal.store(), &journal);
+  EXPECT_EQ(journal.store().get(in_order_name(last)).codes, first);
+  const int64_t bytes = journal.store().bytes();
+  round_in_order(walk, kRounding, how, journal.store(), &journal);
+  EXPECT_EQ(journal.store().bytes(), bytes) << "rounded again, though it was the last";
+}
 
 TEST(InOrder, GoesOnWhereItWasInterrupted) {
   const test::TempFolder folder;

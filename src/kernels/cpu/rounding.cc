@@ -92,7 +92,9 @@ struct Job {
   DampedGram h = {};          //
   Matrix coupling = {};       // feedback: the factor (in, in); search: those of the blocks (group, 64)
   std::vector<float> pivots;  // feedback: (in); search: (group)
-  std::vector<Matrix> strips = {};  // what is rounded, [position][lane], where that is not the weight
+  // With a drift, of each strip: what is rounded in place of the weight, [position][lane], and the largest magnitudes of
+  // the weight, [block][lane].
+  std::vector<Matrix> strips = {}, largest_weights = {};
 };
 
 float largest_of(DType dtype) {
@@ -146,16 +148,23 @@ class Strip {
         level_(cut_.group, lanes_),
         target_(kBlock, lanes_),
         scale_(cut_.blocks, lanes_),
+        largest_(cut_.blocks, lanes_),
         steps_(kScaleSteps, lanes_),
         matrix_(kBlock, kBlock),
         codes_(static_cast<size_t>(kScaleSteps * lanes_)),
         picked_(static_cast<size_t>(lanes_)),
         index_(static_cast<size_t>(cut_.blocks * lanes_)) {
-    if (job.strips.empty())
+    if (job.strips.empty()) {
       load();
-    else
+      for (int64_t b = 0; b < cut_.blocks; ++b)
+        largest_of_lanes(weight_.row(b * kBlock), lanes_, largest_.row(b));
+    } else {
       std::copy_n(job.strips[static_cast<size_t>(strip)].data(), cut_.group * lanes_, weight_.data());
+      std::copy_n(job.largest_weights[static_cast<size_t>(strip)].data(), cut_.blocks * lanes_, largest_.data());
+    }
   }
+
+  Matrix take_largest() { return std::move(largest_); }
 
   /// The weight with what the drift adds: z with z H = w K + its row of L for each of its rows w, by H = U D U'.
   Matrix drifted(const Drift& drift) {
@@ -352,9 +361,9 @@ class Strip {
 
   /// The absmax values to try.
   void make_steps(int64_t b, const Decodable* decodable) {
-    std::vector<float> target(static_cast<size_t>(lanes_)), weight(target);
+    std::vector<float> target(static_cast<size_t>(lanes_));
+    const float* weight = largest_.row(b);
     largest_of_lanes(target_.data(), lanes_, target.data());
-    largest_of_lanes(weight_.row(b * kBlock), lanes_, weight.data());
     for (int64_t l = 0; l < lanes_; ++l) {
       const auto grid = scale_grid(target[l], weight[l]);
       const int64_t at = block_of(b, l);
@@ -387,7 +396,7 @@ class Strip {
   int64_t first_, lanes_;
   Matrix weight_, error_, level_;  // (group, lanes)
   Matrix target_;                  // (64, lanes): of the block at hand; or its slopes
-  Matrix scale_;                   // (blocks, lanes)
+  Matrix scale_, largest_;         // (blocks, lanes); largest magnitudes of the weight
   Matrix steps_;                   // (kScaleSteps, lanes)
   Matrix matrix_;                  // (64, 64): U or H inside the block
   std::vector<int> codes_;         // (kScaleSteps, lanes): nested indices of steps_
@@ -469,9 +478,14 @@ quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const Rounding
   const int64_t strips = (job.cut.groups + job.cut.lanes - 1) / job.cut.lanes;
   std::vector<float> absmax(static_cast<size_t>(quant::block_count(job.cut.count, kBlock)));
   if (!drift.empty() && zeros.rows() == 0) {
-    std::vector<Matrix> moved(static_cast<size_t>(strips));
-    parallel_for(strips, [&](int64_t s) { moved[static_cast<size_t>(s)] = Strip(job, s).drifted(drift); });
+    std::vector<Matrix> moved(static_cast<size_t>(strips)), largest(static_cast<size_t>(strips));
+    parallel_for(strips, [&](int64_t s) {
+      Strip strip(job, s);
+      moved[static_cast<size_t>(s)] = strip.drifted(drift);
+      largest[static_cast<size_t>(s)] = strip.take_largest();
+    });
     job.strips = std::move(moved);
+    job.largest_weights = std::move(largest);
   }
   parallel_for(strips, [&](int64_t s) {
     Strip strip(job, s);

@@ -37,7 +37,7 @@ bool factor(const Square& h, int64_t n, Square& u, std::vector<double>& d) {
 class Rounder {
  public:
   Rounder(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options, const Drift& drift)
-      : in_(weight.shape[1]), dtype_(weight.dtype), options_(options), weight_(to_float(weight)) {
+      : in_(weight.shape[1]), dtype_(weight.dtype), options_(options), weight_(to_float(weight)), source_(weight_) {
     error_.assign(weight_.size(), 0);
     level_.assign(weight_.size(), 0);
     for (double damping = options.damping; damping < 1e9; damping = damping == 0 ? 1e-4 : damping * 10) {
@@ -58,7 +58,7 @@ class Rounder {
       float target = 0, weight = 0;
       for (int64_t p = begin; p < end; ++p) {
         target = std::max(target, static_cast<float>(std::fabs(fed_forward(p, begin))));
-        weight = std::max(weight, std::fabs(weight_[p]));
+        weight = std::max(weight, std::fabs(source_[p]));
       }
       double least = std::numeric_limits<double>::infinity();
       float best = 0;
@@ -231,7 +231,7 @@ class Rounder {
   int64_t in_;
   DType dtype_;
   RoundingOptions options_;
-  std::vector<float> weight_, level_;
+  std::vector<float> weight_, source_, level_;  // weight_: with what the drift adds
   std::vector<double> error_, d_;
   Square hessian_, u_;
 };
