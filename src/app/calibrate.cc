@@ -29,6 +29,9 @@ constexpr size_t kFewest = 8;
 /// Times that runs are spent where the plan could change, each time by what the last ones showed.
 constexpr size_t kContests = 5;
 
+/// Memory for rounding is told from here on.
+constexpr int64_t kToldFrom = int64_t{256} << 20;
+
 /// Predictions that rank the groups that were run no better than this are said to be poor.
 constexpr double kPoorCorrelation = 0.5;
 
@@ -106,8 +109,10 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                  .mix = options_.mix};
     if (options_.guard) add_guard();
     const auto& rows = statistics().rows();
-    tell(fmt::format("rounding by statistics takes {} of memory for matrices, beside weights and hidden states",
-                     bytes_text(measure::rounding_bytes(model_.binding.spec(), rows[0] > 0 && rows[1] > 0))));
+    const int64_t bytes = measure::rounding_bytes(model_.binding.spec(), rows[0] > 0 && rows[1] > 0);
+    if (bytes >= kToldFrom)
+      tell(fmt::format("rounding by statistics takes {} of memory for matrices, beside weights and hidden states",
+                       bytes_text(bytes)));
     if (!journal_)
       store_ = std::make_unique<measure::RoundedStore>(
           options_.scratch.empty() ? temporary_folder() : options_.scratch);
