@@ -105,7 +105,8 @@ records::Plan verify_and_repair(Calibration& calibration, const records::Measure
                                 records::Plan plan, const std::optional<std::array<double, 2>>& weights);
 
 /// Runs a verified plan with the codes that Calibration::round() made in order. Where their typical KL on the held-out
-/// inputs is no lower (for budgets in KL: or their mean KL or its upper end is higher), it is no longer rounded in order. The run is in the verification.
+/// inputs is no lower (for budgets in KL: or their mean KL or its upper end is higher), it is no longer rounded in
+/// order. The run is in the verification.
 records::Plan verify_in_order(Calibration& calibration, const records::Measurements& measurements,
                               const records::Plan& plan, const std::optional<std::array<double, 2>>& weights);
 

@@ -52,15 +52,6 @@ Matrix copy_of(ConstMatrix m) {
   return out;
 }
 
-/// Rows of one modality.
-Matrix picked(ConstMatrix m, std::span<const Modality> modality, Modality wanted) {
-  Matrix out(std::count(modality.begin(), modality.end(), wanted), m.cols);
-  int64_t next = 0;
-  for (int64_t r = 0; r < m.rows; ++r)
-    if (modality[static_cast<size_t>(r)] == wanted) std::copy_n(m.row(r), m.cols, out.row(next++));
-  return out;
-}
-
 /// to (n, m) += (a - b)' y.
 void add_difference(Matrix a, const Matrix& b, const Matrix& y, Matrix& to) {
   if (to.rows() == 0) to = Matrix::zeros(a.cols(), y.cols());
@@ -77,14 +68,15 @@ struct Drifts {
   void add(ConstMatrix x, ConstMatrix r, const Heard& real) {
     for (const Modality m : records::kModalities) {
       const auto at = static_cast<size_t>(m);
-      const Matrix y = picked(real.x, real.modality, m);
+      const Matrix y = rows_of_modality(real.x, real.modality, m);
       if (y.rows() == 0) continue;
       rows[at] += y.rows();
       if (gram[at].rows() == 0) gram[at] = Matrix::zeros(y.cols(), y.cols());
       kernels::add_gram(y.view(), gram[at].mut());
-      add_difference(picked(x, real.modality, m), y, y, input[at]);
+      add_difference(rows_of_modality(x, real.modality, m), y, y, input[at]);
       if (r.rows > 0)
-        add_difference(picked(r, real.modality, m), picked(real.stream, real.modality, m), y, stream[at]);
+        add_difference(rows_of_modality(r, real.modality, m), rows_of_modality(real.stream, real.modality, m), y,
+                       stream[at]);
     }
   }
 

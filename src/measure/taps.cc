@@ -63,11 +63,7 @@ void add_grams(ConstMatrix x, std::span<const Modality> modality, std::array<Mat
       kernels::add_gram(x, gram.mut());
       continue;
     }
-    Matrix picked(rows, x.cols);
-    int64_t next = 0;
-    for (int64_t r = 0; r < x.rows; ++r)
-      if (modality[static_cast<size_t>(r)] == m) std::copy_n(x.row(r), x.cols, picked.row(next++));
-    kernels::add_gram(picked.view(), gram.mut());
+    kernels::add_gram(rows_of_modality(x, modality, m).view(), gram.mut());
   }
 }
 
@@ -82,6 +78,14 @@ void add_weighted(const Matrix& from, double weight, double damping, Matrix& out
 }
 
 }  // namespace
+
+Matrix rows_of_modality(ConstMatrix x, std::span<const Modality> modality, Modality wanted) {
+  Matrix out(std::count(modality.begin(), modality.end(), wanted), x.cols);
+  int64_t next = 0;
+  for (int64_t r = 0; r < x.rows; ++r)
+    if (modality[static_cast<size_t>(r)] == wanted) std::copy_n(x.row(r), x.cols, out.row(next++));
+  return out;
+}
 
 double sum_of(const std::vector<double>& squares, int64_t begin, int64_t n) {
   return std::accumulate(squares.begin() + begin, squares.begin() + begin + n, 0.0);

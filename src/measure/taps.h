@@ -81,12 +81,16 @@ class TapObserver : public run::Observer {
 void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keeping& keeping,
                const std::function<void(const Tap&)>& seen);
 
-/// What the matrices of each modality count in one of both: mix / signal, the |XW'|^2 of their rows, for vision, (1 - mix) / signal for text, so
-/// that each counts by its relative error. A modality without rows leaves the other alone.
+/// The rows of x that are of one modality, in their order.
+Matrix rows_of_modality(ConstMatrix x, std::span<const run::Modality> modality, run::Modality wanted);
+
+/// What the matrices of each modality count in one of both: mix / signal for vision, (1 - mix) / signal for text, where
+/// signal is the |XW'|^2 of its rows, so that each counts by its relative error. A modality without rows leaves the
+/// other alone.
 std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const std::array<double, 2>& signal,
                                        double mix);
-/// The sum of weight * matrix; the diagonal of each, which is square where there is damping, is taken 1 + damping times.
-/// Empty without any.
+/// The sum of weight * matrix; the diagonal of each, which is square where there is damping, is taken 1 + damping
+/// times. Empty without any.
 Matrix mixed(std::array<Matrix, 2> matrices, const std::array<double, 2>& weights,
              const std::array<double, 2>& damping);
 /// One Gram matrix of both modalities; |XW'|^2 over all readers. It is damped because in a model that is quantized

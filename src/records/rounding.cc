@@ -27,10 +27,10 @@ Rounding rounding_field(const io::Fields& fields, std::string_view key) {
   const io::Fields object = fields.object(key);
   check_keys(object, {"kind", "damping", "guard", "in_order", "mix"});
   Rounding out{.kind = rounding_kind(object, "kind"),
-          .damping = by_modality_field(object, "damping"),
-          .guard = count(object, "guard"),
-          .mix = share(object, "mix"),
-          .in_order = object.boolean("in_order", false)};
+               .damping = by_modality_field(object, "damping"),
+               .guard = count(object, "guard"),
+               .mix = share(object, "mix"),
+               .in_order = object.boolean("in_order", false)};
   if (out.in_order && out.kind != "feedback")
     fail("{}: \"in_order\" is true, which goes with \"feedback\" alone", object.what());
   return out;

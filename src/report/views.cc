@@ -273,7 +273,8 @@ std::string plan_text(const records::Plan& plan) {
   head.add_row({"kept in 16 bits",
                 fmt::format("{} of {}", plan.kept(),
                             counted(static_cast<int64_t>(plan.decisions.size()), "linear", "linears"))});
-  if (!plan.rounding.plain()) head.add_row({"rounding", plan.rounding.kind + (plan.rounding.in_order ? ", in order" : "")});
+  if (!plan.rounding.plain())
+    head.add_row({"rounding", plan.rounding.kind + (plan.rounding.in_order ? ", in order" : "")});
   if (plan.predicted) head.add_row({"predicted KL", kl_text(*plan.predicted)});
   std::string text = head.to_text();
   if (plan.verification) text += "\n" + verification_text(*plan.verification);

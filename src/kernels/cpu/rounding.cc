@@ -92,8 +92,8 @@ struct Job {
   DampedGram h = {};          //
   Matrix coupling = {};       // feedback: the factor (in, in); search: those of the blocks (group, 64)
   std::vector<float> pivots;  // feedback: (in); search: (group)
-  // With a drift, of each strip: what is rounded in place of the weight, [position][lane], and the largest magnitudes of
-  // the weight, [block][lane].
+  // With a drift, of each strip: what is rounded in place of the weight, [position][lane], and the largest magnitudes
+  // of the weight, [block][lane].
   std::vector<Matrix> strips = {}, largest_weights = {};
 };
 
