@@ -10,6 +10,7 @@
 #include "app/scratch.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/sha256.h"
 #include "base/text.h"
 #include "kernels/ops.h"
@@ -99,24 +100,49 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
                      kFewest));
   calibration_.items = items_of(samples, options_.data, model_.maker, options_.window);
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
-  if (!options_.target.empty()) open_journal();
-  prepare(calibration_, "calibration");
-  if (!held.empty()) prepare(held_out_, "held out");
-  if (options_.rounding != "plain") {
+  if (options_.rounding != "plain")
     rounding_ = {.kind = options_.rounding,
                  .damping = damping_of(options_.damping),
                  .guard = 0,
-                 .mix = options_.mix};
+                 .mix = options_.mix,
+                 .widest = options_.widest ? *options_.widest : fitting_width()};
+  if (!options_.target.empty()) open_journal();
+  prepare(calibration_, "calibration");
+  if (!held.empty()) prepare(held_out_, "held out");
+  if (!rounding_.plain()) {
     if (options_.guard) add_guard();
-    const auto& rows = statistics().rows();
-    const int64_t bytes = measure::rounding_bytes(model_.binding.spec(), rows[0] > 0 && rows[1] > 0);
-    if (bytes >= kToldFrom)
-      tell(fmt::format("rounding by statistics takes {} of memory for matrices, beside weights and hidden states",
-                       bytes_text(bytes)));
+    tell_of_matrices();
     if (!journal_)
       store_ = std::make_unique<measure::RoundedStore>(
           options_.scratch.empty() ? temporary_folder() : options_.scratch);
   }
+}
+
+/// Bytes of matrices beyond which the widest inputs do without.
+int64_t Calibration::matrix_limit() const {
+  return options_.memory > 0 ? options_.memory : machine_memory() / 2;
+}
+
+bool Calibration::with_pictures() const {
+  return std::any_of(calibration_.items.begin(), calibration_.items.end(),
+                     [](const data::Item& item) { return !item.prompt.pictures.empty(); });
+}
+
+/// A prompt with pictures has rows of text as well.
+int64_t Calibration::fitting_width() const {
+  return measure::widest_within(model_.binding.spec(), with_pictures(), matrix_limit());
+}
+
+void Calibration::tell_of_matrices() const {
+  const int64_t all = measure::rounding_bytes(model_.binding.spec(), with_pictures());
+  const int64_t bytes = measure::rounding_bytes(model_.binding.spec(), with_pictures(), rounding_.widest);
+  std::string line = fmt::format("rounding by statistics takes {} of memory for matrices, beside weights and hidden "
+                                 "states", bytes_text(bytes));
+  if (rounding_.widest > 0)
+    line += fmt::format("; inputs wider than {} have sums of squares in place of matrices of {} (--memory {})",
+                        rounding_.widest, bytes_text(all),
+                        options_.widest ? "of the run that made the plan" : bytes_text(matrix_limit()));
+  if (bytes >= kToldFrom || rounding_.widest > 0) tell(line);
 }
 
 /// All that the numbers depend on, however its files are spelled: names stand in the record as this run was
@@ -148,10 +174,10 @@ void Calibration::open_journal() {
   std::vector<std::string> places;
   for (const std::string& file : o.data) places.push_back(std::filesystem::canonical(file).string());
   const std::string all = fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
       std::filesystem::canonical(io::resolve_model(model_.name)).string(), fmt::join(places, "\n"), o.window,
-      o.rounding, o.damping, o.mix, o.guard, o.effort, o.budget, o.fuse, o.allow_nonfinite, o.hold_out,
-      o.resample, static_cast<int>(model_.weights.compute()), guarded ? io::read_file(guard_file()) : "");
+      o.rounding, o.damping, o.mix, o.guard, rounding_.widest, o.effort, o.budget, o.fuse, o.allow_nonfinite,
+      o.hold_out, o.resample, static_cast<int>(model_.weights.compute()), guarded ? io::read_file(guard_file()) : "");
   // The same products have other last bits by other instructions.
   const std::string version =
       fmt::format("{} {} {}", NIBBLE_VERSION, quant::instruction_set(), kernels::instruction_set());
@@ -251,7 +277,8 @@ void Calibration::add_guard() {
 void Calibration::make_lockstep(InputSet& set, const std::string& name) {
   if (set.walk)
     set.lockstep = std::make_unique<measure::Lockstep>(*set.walk, groups_, inventory_, codes(),
-                                                       options_.memory, journal_.get(), name);
+                                                       options_.memory > 0 ? options_.memory : kHiddenStates,
+                                                       journal_.get(), name);
 }
 
 records::Measurements Calibration::measure() {

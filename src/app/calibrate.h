@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,6 +13,9 @@
 #include "measure/measure.h"
 
 namespace nibble::app {
+
+/// Bytes that hidden states may take where nothing is said.
+inline constexpr int64_t kHiddenStates = int64_t{4} << 30;
 
 /// How a model is measured. The defaults of rounding are those that did best on the trained
 /// models of tests/zoo/quality.
@@ -27,7 +31,10 @@ struct CalibrationOptions {
   bool fuse = true, allow_nonfinite = false;
   bool hold_out = false;              // keep a part of data for verification
   int64_t resample = 0;               // seed of a bootstrap of data by its pictures and texts; 0: data itself
-  int64_t memory = int64_t{4} << 30;  // bytes that hidden states may take
+  /// Bytes that hidden states, and the matrices of rounding beside them, may take; 0: kHiddenStates, and half of the
+  /// machine's memory.
+  int64_t memory = 0;
+  std::optional<int64_t> widest = {};  // records::Rounding::widest; else by `memory`
   std::filesystem::path scratch = {};  // folder for rounded weights; empty: the system's
   /// What is written in the end: beside it stands how far the run is, in place of `scratch`; empty: nowhere.
   std::filesystem::path target = {};
@@ -67,6 +74,10 @@ class Calibration {
   const std::vector<records::Group>& groups() const { return groups_; }
 
  private:
+  int64_t matrix_limit() const;
+  bool with_pictures() const;
+  int64_t fitting_width() const;
+  void tell_of_matrices() const;
   void open_journal();
   void complete_answers(InputSet& set, const std::string& name);
   void prepare(InputSet& set, const std::string& name);

@@ -234,8 +234,10 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->check(one_of({"none", "auto", "full"}))
       ->type_name("E")
       ->capture_default_str();
-  add_size(command, "--memory", options.memory, "Memory for hidden states; with less, more passes")
-      ->default_str("4GiB");
+  add_size(command, "--memory", options.memory,
+           "Memory for hidden states (with less, more passes), and for the matrices of rounding (with less, the widest "
+           "inputs have sums of squares in their place)")
+      ->default_str("4GiB, and half of the machine's");
   command
       ->add_option_function<std::string>(
           "--fuse", [&options](const std::string& text) { options.fuse = text == "on"; },

@@ -136,6 +136,7 @@ void Planner::prepare_codes(records::Plan& plan) {
     options.damping = fmt::format("{},{}", plan.rounding.damping[0], plan.rounding.damping[1]);
     options.guard = plan.rounding.guard > 0;
     options.mix = plan.rounding.mix;
+    options.widest = plan.rounding.widest;
     options.fuse = plan.fuse;
     options.hold_out = plan.held_out;
     Common same = common_;

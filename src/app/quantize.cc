@@ -12,8 +12,9 @@
 namespace nibble::app {
 namespace {
 
-/// What an option needs to change anything: policy dynamic, codes that are not plain, groups run alone.
-enum class Needs { dynamic, codes, solo };
+/// What an option needs to change anything: policy dynamic, codes that are not plain, groups run alone, one of the last
+/// two.
+enum class Needs { dynamic, codes, solo, codes_or_solo };
 
 struct Options {
   std::string out, policy = "dynamic", plan, measurements;
@@ -26,11 +27,14 @@ struct Options {
 /// Throws Error for an option that would change nothing for this policy.
 void check_options(const Options& o) {
   if (!o.plan.empty() || !o.measurements.empty()) return;
-  const bool dynamic = o.policy == "dynamic", solo = o.planning.calibration.effort != "none";
+  const bool dynamic = o.policy == "dynamic", solo = dynamic && o.planning.calibration.effort != "none";
   const std::string& rounding = o.planning.calibration.rounding;
   const bool codes = rounding.empty() ? dynamic : rounding != "plain";
   for (const auto& [option, needs] : o.conditional) {
-    const bool counts = needs == Needs::dynamic ? dynamic : needs == Needs::codes ? codes : dynamic && solo;
+    const bool counts = needs == Needs::dynamic ? dynamic
+                        : needs == Needs::codes ? codes
+                        : needs == Needs::solo  ? solo
+                                                : codes || solo;
     if (option->count() > 0 && !counts)
       fail("{} changes nothing for policy {}{}", option->get_name(), o.policy,
            needs == Needs::codes ? " with plain codes" : dynamic ? " without groups run alone" : "");
@@ -115,8 +119,8 @@ void add_quantize(CLI::App& app, Common& common) {
     o->conditional.emplace_back(command->get_option(name), Needs::dynamic);
   for (const char* name : {"--damping", "--mix", "--no-guard"})
     o->conditional.emplace_back(command->get_option(name), Needs::codes);
-  for (const char* name : {"--verify", "--memory"})
-    o->conditional.emplace_back(command->get_option(name), Needs::solo);
+  o->conditional.emplace_back(command->get_option("--verify"), Needs::solo);
+  o->conditional.emplace_back(command->get_option("--memory"), Needs::codes_or_solo);
   for (const char* planned : {"--budget", "--policy", "--measurements", "--rounding", "--weights"})
     plan->excludes(command->get_option(planned));
   add_size(command, "--max-shard-size", o->max_shard_bytes, "Largest safetensors file")->default_str("5GB");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 namespace nibble {
@@ -34,6 +35,9 @@ class Buffer {
   std::byte* data_ = nullptr;
   size_t size_ = 0;
 };
+
+/// Bytes of memory of the machine, or of the container's limit where that is lower.
+int64_t machine_memory();
 
 /// Bytes of the buffers that are kept.
 size_t kept_buffer_bytes();

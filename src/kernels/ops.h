@@ -99,14 +99,24 @@ class Int8Weight {
 void linear_int8(ConstMatrix x, const Int8Weight& weight, std::span<const float> bias, float threshold,
                  MutableMatrix y);
 
-/// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric.
+/// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric. Where
+/// memory is short, a Gram matrix is its diagonal alone, as one row (1, n): here, in gram_norm and in round4.
 void add_gram(ConstMatrix x, MutableMatrix gram);
+
+/// Whether a Gram matrix is given as its diagonal alone.
+inline bool is_diagonal(ConstMatrix gram) {
+  return gram.rows == 1 && gram.cols > 1;
+}
+/// Its diagonal element i.
+inline float on_diagonal(ConstMatrix gram, int64_t i) {
+  return gram.row(is_diagonal(gram) ? 0 : i)[i];
+}
 
 /// out (n, m) += a' (n, rows) * b (rows, m), in fp32 with a fixed reduction order.
 void add_cross(ConstMatrix a, ConstMatrix b, MutableMatrix out);
 
 /// trace(d * gram * d') for d (out, in), gram (in, in): the squared Frobenius norm of x*d' over all x in the
-/// gram.
+/// gram; of a diagonal alone, what that would be if columns of x were orthogonal.
 double gram_norm(ConstMatrix d, ConstMatrix gram);
 
 /// y = (x - mean) / sqrt(variance + eps) * scale + shift, over each row. y may be x.

@@ -84,12 +84,12 @@ float short_offset(float plain);
 
 /// The weight (out, in; f32, bf16 or f16, finite, of any alignment) in NF4 with double quantization, blocks
 /// of 64. plain: quant::encode4 byte for byte; the gram is not looked at. Otherwise gram: (in, in),
-/// symmetric; where H cannot be factored, the damping is raised tenfold until it can. drift: for feedback alone;
-/// where H is at last the diagonal alone, it counts for nothing. Error when the gram or the drift holds NaN or
-/// infinity; InternalError for other shapes and dtypes. Thread-safe; uses nibble's threads inside; the same bytes for
-/// any number of them. Memory beside the arguments: one (in, in) matrix of fp32 for feedback, one like the weight in
-/// fp32 with a drift, and for each thread three times the fp32 size of 64 rows (of 1024 rows at most where `in` is no
-/// multiple of 64).
+/// symmetric, where the damping is raised tenfold until H can be factored; or its diagonal alone (1, in), for which
+/// feedback has nothing to feed and is search. drift: for feedback with a whole matrix; where H is at last the diagonal
+/// alone, it counts for nothing. Error when the gram or the drift holds NaN or infinity; InternalError for other shapes
+/// and dtypes. Thread-safe; uses nibble's threads inside; the same bytes for any number of them. Memory beside the
+/// arguments: one (in, in) matrix of fp32 for feedback, one like the weight in fp32 with a drift, and for each thread
+/// three times the fp32 size of 64 rows (of 1024 rows at most where `in` is no multiple of 64).
 quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
                       const Drift& drift = {});
 

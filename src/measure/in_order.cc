@@ -62,7 +62,8 @@ void add_difference(Matrix a, const Matrix& b, const Matrix& y, Matrix& to) {
 /// What a tap of the model as it is written (inputs Y, added to S) tells beside that of the 16-bit model (X, R), by
 /// modality: Y'Y, (X - Y)'Y and, where the outputs are added as they are, (R - S)'Y.
 struct Drifts {
-  std::array<Matrix, 2> gram, input, stream;
+  int64_t widest;  // beyond which there is the diagonal of Y'Y alone
+  std::array<Matrix, 2> gram = {}, input = {}, stream = {};
   std::array<int64_t, 2> rows{};
 
   void add(ConstMatrix x, ConstMatrix r, const Heard& real) {
@@ -71,8 +72,9 @@ struct Drifts {
       const Matrix y = rows_of_modality(real.x, real.modality, m);
       if (y.rows() == 0) continue;
       rows[at] += y.rows();
-      if (gram[at].rows() == 0) gram[at] = Matrix::zeros(y.cols(), y.cols());
+      if (gram[at].rows() == 0) gram[at] = empty_gram(y.cols(), widest);
       kernels::add_gram(y.view(), gram[at].mut());
+      if (kernels::is_diagonal(gram[at].view())) continue;
       add_difference(rows_of_modality(x, real.modality, m), y, y, input[at]);
       if (r.rows > 0)
         add_difference(rows_of_modality(r, real.modality, m), rows_of_modality(real.stream, real.modality, m), y,
@@ -173,13 +175,15 @@ class InOrder {
 
   void round_tap(size_t step, const std::vector<const model::Linear*>& readers,
                  const std::array<States, 2>& states) {
-    Drifts drifts;
+    Drifts drifts{.widest = rounding_.widest};
+    const bool wide = rounding_.widest > 0 && readers[0]->in > rounding_.widest;
     for (size_t batch = 0; batch < source_.batches(); ++batch) {
       std::vector<std::array<Matrix, 2>> heard;  // inputs, and what outputs are added to
       TapListener meant(readers[0]->tap, [&](const Heard& h) { heard.push_back({copy_of(h.x), copy_of(h.stream)}); });
-      source_.look(step, batch, states[0], meant);
+      if (!wide) source_.look(step, batch, states[0], meant);
       size_t next = 0;
       TapListener real(readers[0]->tap, [&](const Heard& h) {
+        if (wide) return drifts.add({}, {}, h);
         const auto& [x, r] = heard.at(next++);
         drifts.add(x.view(), r.view(), h);
       });
@@ -249,15 +253,25 @@ class InOrder {
 
 }  // namespace
 
-int64_t rounding_bytes(const model::Spec& spec, bool both_modalities) {
+int64_t rounding_bytes(const model::Spec& spec, bool both_modalities, int64_t widest) {
   const int64_t modalities = both_modalities ? 2 : 1;
   int64_t most = 0;
   for (const model::Linear* linear : model::linears(spec)) {
+    if (widest > 0 && linear->in > widest) continue;
     const int64_t square = linear->in * linear->in, weight = linear->out * linear->in;
     const int64_t summed = modalities * (2 * square + weight) + std::max(square, weight);
     most = std::max({most, summed, 3 * square + 2 * weight});
   }
   return most * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t widest_within(const model::Spec& spec, bool both_modalities, int64_t limit) {
+  if (rounding_bytes(spec, both_modalities) <= limit) return 0;
+  std::set<int64_t, std::greater<>> widths;
+  for (const model::Linear* linear : model::linears(spec)) widths.insert(linear->in);
+  for (const int64_t width : widths)
+    if (rounding_bytes(spec, both_modalities, width) <= limit) return width;
+  return 1;
 }
 
 void round_in_order(Walk& walk, const records::Rounding& rounding, const std::map<std::string, Stored>& how,

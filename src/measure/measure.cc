@@ -74,12 +74,31 @@ double frobenius(ConstMatrix m) {
   return std::sqrt(sum);
 }
 
+/// W - Q(W) for plain codes.
+Matrix plain_difference(const TensorView& weight) {
+  return difference(weight, quant::decode4(quant::encode4(weight, quant::Format::nf4, true)).view());
+}
+
+/// The activation errors `plain` of a weight for other codes, which leave d, where there are no more than the diagonals
+/// of the Gram matrices: as these tell the two apart.
+std::array<records::ActivationError, 2> estimated_errors(std::array<records::ActivationError, 2> plain, const Tap& tap,
+                                                         const TensorView& weight, ConstMatrix d) {
+  const Matrix plain_d = plain_difference(weight);
+  for (size_t m = 0; m < 2; ++m) {
+    if (plain[m].rows == 0) continue;
+    const double ours = kernels::gram_norm(d, tap.gram[m].view());
+    const double theirs = kernels::gram_norm(plain_d.view(), tap.gram[m].view());
+    if (theirs > 0) plain[m].noise *= ours / theirs;
+  }
+  return plain;
+}
+
 /// False where NaN or infinity came up, also in a Gram matrix, whose diagonal shows it.
 bool finite_rows(const Tap& tap) {
   if (!tap.finite) return false;
   for (const Matrix& gram : tap.gram)
-    for (int64_t i = 0; i < gram.rows(); ++i)
-      if (!std::isfinite(gram.row(i)[i])) return false;
+    for (int64_t i = 0; i < gram.cols(); ++i)
+      if (!std::isfinite(kernels::on_diagonal(gram.view(), i))) return false;
   return true;
 }
 
@@ -208,10 +227,14 @@ class Recorder {
         rounder ? rounder->round(weight) : quant::encode4(weight, quant::Format::nf4, true);
     store_->put(linear.name, packed);
     const Tensor decoded = quant::decode4(packed);
+    const Matrix lost = difference(weight, decoded.view());
+    const bool narrow = std::any_of(tap.gram.begin(), tap.gram.end(),
+                                    [](const Matrix& gram) { return kernels::is_diagonal(gram.view()); });
     errors.rounded = {.bytes4 = stored_bytes(linear, packed),
                       .weight = quant::weight_error(weight, decoded.view()).relative,
-                      .activation = activation_errors(linear, tap, 0, linear.out, nullptr,
-                                                      difference(weight, decoded.view()).view())};
+                      .activation = narrow
+                                        ? estimated_errors(errors.activation, tap, weight, lost.view())
+                                        : activation_errors(linear, tap, 0, linear.out, nullptr, lost.view())};
   }
 
   const model::Binding& binding_;
@@ -237,9 +260,9 @@ records::Measurements measure(Walk& walk, const std::string& model, const Option
                         .walk = name,
                         .more = [&] { return recorder.found(); },
                         .restore = [&](const io::Json& found) { recorder.restore(found); }};
-  const Wanted wanted{.grams = !options.rounding.plain(), .difference = [&](const model::Linear& linear) {
-                        return recorder.round_plainly(linear);
-                      }};
+  const Wanted wanted{.grams = !options.rounding.plain(),
+                      .difference = [&](const model::Linear& linear) { return recorder.round_plainly(linear); },
+                      .widest = options.rounding.widest};
   walk_taps(walk, name, wanted, keeping, [&](const Tap& tap) { recorder.see(tap); });
   records::Measurements out = recorder.result(walk.rows());
   if (options.journal) {
@@ -254,7 +277,7 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
   const model::Binding& binding = walk.runner().weights().binding();
   const Keeping keeping{.journal = journal,
                         .walk = fmt::format("round#{}", sha256(fmt::format("{}", fmt::join(names, "\n"))))};
-  walk_taps(walk, "round", {.grams = true}, keeping, [&](const Tap& tap) {
+  walk_taps(walk, "round", {.grams = true, .difference = {}, .widest = rounding.widest}, keeping, [&](const Tap& tap) {
     std::optional<TapRounder> rounder;
     for (const model::Linear* linear : tap.readers) {
       if (!names.contains(linear->name) || store.has(linear->name) || !finite_rows(tap)) continue;

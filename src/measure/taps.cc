@@ -53,12 +53,12 @@ void add_squares(ConstMatrix y, std::span<const float> bias, std::span<const Mod
   });
 }
 
-void add_grams(ConstMatrix x, std::span<const Modality> modality, std::array<Matrix, 2>& grams) {
+void add_grams(ConstMatrix x, std::span<const Modality> modality, int64_t widest, std::array<Matrix, 2>& grams) {
   for (const Modality m : records::kModalities) {
     const auto rows = std::count(modality.begin(), modality.end(), m);
     if (rows == 0) continue;
     Matrix& gram = grams[static_cast<size_t>(m)];
-    if (gram.rows() == 0) gram = Matrix::zeros(x.cols, x.cols);
+    if (gram.rows() == 0) gram = empty_gram(x.cols, widest);
     if (rows == x.rows) {
       kernels::add_gram(x, gram.mut());
       continue;
@@ -73,8 +73,11 @@ void add_weighted(const Matrix& from, double weight, double damping, Matrix& out
   if (out.rows() == 0) out = Matrix::zeros(from.rows(), from.cols());
   for (int64_t i = 0; i < out.rows() * out.cols(); ++i)
     out.data()[i] += static_cast<float>(weight * static_cast<double>(from.data()[i]));
-  for (int64_t i = 0; damping > 0 && i < out.rows(); ++i)
-    out.row(i)[i] += static_cast<float>(weight * damping * static_cast<double>(from.row(i)[i]));
+  if (damping <= 0) return;
+  const bool diagonal = kernels::is_diagonal(from.view());
+  for (int64_t i = 0; i < out.cols(); ++i)
+    out.row(diagonal ? 0 : i)[i] +=
+        static_cast<float>(weight * damping * static_cast<double>(kernels::on_diagonal(from.view(), i)));
 }
 
 }  // namespace
@@ -87,6 +90,10 @@ Matrix rows_of_modality(ConstMatrix x, std::span<const Modality> modality, Modal
   return out;
 }
 
+Matrix empty_gram(int64_t width, int64_t widest) {
+  return Matrix::zeros(widest > 0 && width > widest ? 1 : width, width);
+}
+
 double sum_of(const std::vector<double>& squares, int64_t begin, int64_t n) {
   return std::accumulate(squares.begin() + begin, squares.begin() + begin + n, 0.0);
 }
@@ -95,6 +102,7 @@ double sum_of(const std::vector<double>& squares, int64_t begin, int64_t n) {
 /// in^2, both in fp32; one of the rows rows * outs * in, twice as fast in bf16.
 bool TapObserver::multiplies(std::span<const model::Linear* const> readers,
                              std::span<const Modality> modality) const {
+  if (wanted_.widest > 0 && readers[0]->in > wanted_.widest) return true;
   int64_t outs = 0, grams = 0;
   for (const model::Linear* reader : readers) outs += reader->out;
   for (const Modality m : records::kModalities)
@@ -113,7 +121,7 @@ void TapObserver::tap(std::span<const model::Linear* const> readers, ConstMatrix
   tap.readers.assign(readers.begin(), readers.end());
   tap.finite = tap.finite && all_finite(x);
   for (const Modality m : modality) ++tap.rows[static_cast<size_t>(m)];
-  if (wanted_.grams || !multiplied) add_grams(x, modality, tap.gram);
+  if (wanted_.grams || !multiplied) add_grams(x, modality, wanted_.widest, tap.gram);
   for (const model::Linear* linear : readers) {
     Reader& reader = readers_[linear->name];
     const bool fresh = !reader.linear;

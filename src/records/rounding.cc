@@ -11,6 +11,7 @@ io::Json to_json(const Rounding& rounding) {
                    {"damping", by_modality(rounding.damping, "rounding")},
                    {"guard", rounding.guard},
                    {"mix", writable(rounding.mix, "rounding", "mix")}};
+  if (rounding.widest > 0) json["widest"] = rounding.widest;
   if (rounding.in_order) json["in_order"] = true;
   return json;
 }
@@ -25,11 +26,12 @@ std::string rounding_kind(const io::Fields& fields, std::string_view key) {
 
 Rounding rounding_field(const io::Fields& fields, std::string_view key) {
   const io::Fields object = fields.object(key);
-  check_keys(object, {"kind", "damping", "guard", "in_order", "mix"});
+  check_keys(object, {"kind", "damping", "guard", "in_order", "mix", "widest"});
   Rounding out{.kind = rounding_kind(object, "kind"),
                .damping = by_modality_field(object, "damping"),
                .guard = count(object, "guard"),
                .mix = share(object, "mix"),
+               .widest = object.has("widest") ? count(object, "widest") : 0,
                .in_order = object.boolean("in_order", false)};
   if (out.in_order && out.kind != "feedback")
     fail("{}: \"in_order\" is true, which goes with \"feedback\" alone", object.what());

@@ -4,6 +4,7 @@
 #include "app/program.h"
 #include "io/checkpoint.h"
 #include "io/safetensors.h"
+#include "records/made.h"
 #include "text/tokenizer.h"
 
 namespace nibble {
@@ -333,6 +334,23 @@ TEST_F(Cli, ContradictionsAreFoundBeforeMeasuring) {
   const std::string tiny = NIBBLE_ROOT "/tests/data/goldens/families/llama";
   ASSERT_EQ(nibble("quantize " + tiny + " --policy all -o " + temp("llama")).code, 0);
   expect_error(start + " --plan " + temp("llama") + "/nibble.json", "made for " + tiny);
+}
+
+TEST_F(Cli, WithLittleMemoryTheWidestInputsDoWithoutMatrices) {
+  io::write_file(temp("texts.jsonl"), R"({"text": "A green train with one car."})");
+  const std::string start = "quantize " + kModel + " -o " + temp("out");
+  const Outcome result =
+      nibble(start + " --policy all --rounding feedback --memory 4MiB --data " + temp("texts.jsonl"));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("inputs wider than"));
+  EXPECT_THAT(result.err, HasSubstr("(--memory 4.00 MiB)"));
+  const auto plan = records::read_any_plan(temp("out") + "/nibble.json");
+  EXPECT_GT(plan.rounding.widest, 1);
+  const Outcome again =
+      nibble("quantize " + kModel + " -o " + temp("again") + " --plan " + temp("out") + "/nibble.json");
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.err, HasSubstr("of the run that made the plan"));
+  EXPECT_EQ(io::read_file(temp("again") + "/model.safetensors"), io::read_file(temp("out") + "/model.safetensors"));
 }
 
 TEST_F(Cli, RecordsOfOtherWeightsAreSaid) {

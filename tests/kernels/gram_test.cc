@@ -34,6 +34,26 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Gram,
                          testing::Combine(testing::Values<int64_t>(0, 1, 33, 1100),
                                           testing::Values<int64_t>(1, 7, 64, 129, 300)));
 
+TEST_P(Gram, DiagonalIsTheReference) {
+  const auto [rows, n] = GetParam();
+  const Strided x = random_matrix(rows, n, 2, 1), d = random_matrix(70, n, 4, 3, 0.01f);
+  Strided diagonal(1, n, 3), expected(1, n), whole(n, n);
+  for (int64_t j = 0; j < n; ++j) diagonal.mut().row(0)[j] = expected.mut().row(0)[j] = 1;
+  std::fill_n(whole.mut().data, n * n, 0.0f);
+  for (int64_t j = 0; j < n; ++j) whole.mut().row(j)[j] = 1;
+  add_gram(x.view(), diagonal.mut());
+  ref::add_gram(x.view(), expected.mut());
+  ref::add_gram(x.view(), whole.mut());
+  EXPECT_EQ(is_diagonal(diagonal.view()), n > 1);
+  for (int64_t j = 0; j < n; ++j) EXPECT_EQ(expected.view().row(0)[j], on_diagonal(whole.view(), j));
+  // As above: sums of positive terms.
+  expect_near(diagonal.view(), expected.view(),
+              [&](int64_t, int64_t j) { return 12 * std::exp2(-24) * expected.view().row(0)[j]; });
+  EXPECT_TRUE(diagonal.gaps_untouched());
+  // Sums of positive terms in fp64 from inputs that were rounded once.
+  EXPECT_NEAR(gram_norm(d.view(), diagonal.view()) / ref::gram_norm(d.view(), diagonal.view()), 1, 1e-6);
+}
+
 class Cross : public testing::TestWithParam<std::tuple<int64_t, int64_t>> {};
 
 TEST_P(Cross, IsTheReference) {
@@ -83,8 +103,9 @@ TEST(GramTest, GivesTheSameBitsForAnyThreads) {
     std::fill_n(gram.mut().data, 400 * 400, 0.0f);
     add_gram(x.view(), gram.mut());
     add_cross(x.view(), x.view(), gram.mut());
+    add_gram(x.view(), gram.mut().row_range(0, 1));
     std::vector<float> all = gram.values();
-    const double norm = gram_norm(d.view(), gram.view());
+    const double norm = gram_norm(d.view(), gram.view()) + gram_norm(d.view(), gram.view().row_range(0, 1));
     const auto* halves = reinterpret_cast<const float*>(&norm);
     all.insert(all.end(), halves, halves + 2);
     return all;

@@ -290,6 +290,20 @@ TEST(Rounding, WithoutCorrelationFeedbackIsSearch) {
   }
 }
 
+TEST(Rounding, OfADiagonalAloneIsThatOfAMatrixWithNothingElse) {
+  for (const int64_t in : {1, 40, 192}) {
+    const Tensor weight = random_weight(70, in, DType::bf16);
+    const Matrix whole = correlated_gram(in, true);
+    Matrix square = Matrix::zeros(in, in), row = Matrix::zeros(1, in);
+    for (int64_t i = 0; i < in; ++i) row.row(0)[i] = square.row(i)[i] = whole.row(i)[i];
+    const Packed4 expected = round4(weight.view(), square.view(), kSearch);
+    quant::expect_same(round4(weight.view(), row.view(), kSearch), expected, "search");
+    quant::expect_same(ref::round4(weight.view(), row.view(), kSearch), expected, "reference");
+    if (in > 1) quant::expect_same(round4(weight.view(), row.view(), kFeedback), expected, "feedback");
+    EXPECT_EQ(damped_diagonal(row.view(), 0.1), damped_diagonal(square.view(), 0.1));
+  }
+}
+
 TEST(Rounding, ZeroGramIsTheIdentity) {
   const Tensor weight = random_weight(20, 128, DType::f32);
   for (const RoundingOptions& options : {kSearch, kFeedback}) {

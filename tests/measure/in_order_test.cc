@@ -228,6 +228,63 @@ TEST(InOrder, MemoryFollowsFromTheWidestInput) {
   EXPECT_LT(rounding_bytes(model.binding.spec(), true), 2 * (5 * square + 2 * weight));
 }
 
+TEST(InOrder, TheWidestInputsDoWithoutMatricesWhereMemoryIsShort) {
+  const Loaded model(kModels[0]);
+  const model::Spec& spec = model.binding.spec();
+  const int64_t all = rounding_bytes(spec, true);
+  EXPECT_EQ(widest_within(spec, true, all), 0);
+  const int64_t width = widest_within(spec, true, all - 1);
+  EXPECT_GT(width, 1);
+  EXPECT_LT(rounding_bytes(spec, true, width), all);
+  EXPECT_EQ(widest_within(spec, true, rounding_bytes(spec, true, width)), width);
+  EXPECT_LT(widest_within(spec, true, rounding_bytes(spec, true, width) - 1), width);
+  EXPECT_EQ(widest_within(spec, true, 1), 1);
+  EXPECT_EQ(rounding_bytes(spec, true, 1), 0);
+}
+
+// Those before the first wide one have the codes that they have anyway; that has those for squares of what really comes
+// in, up to thresholds next to which a target lies, since sums have another order here.
+TEST(InOrder, WideInputsAreRoundedByTheirSquaresAlone) {
+  Loaded model(kModels[1]);
+  std::map<std::string, Stored> how;
+  int64_t widest = 0;
+  for (const model::Linear* linear : model::linears(model.binding.spec())) {
+    how[linear->name] = Stored::rounded;
+    widest = std::max(widest, linear->in);
+  }
+  records::Rounding rounding = kRounding;
+  rounding.widest = widest - 1;
+  Walk walk(model.runner, model.items);
+  RoundedStore whole(testing::TempDir()), narrow(testing::TempDir());
+  round_in_order(walk, kRounding, how, whole);
+  round_in_order(walk, rounding, how, narrow);
+  for (const model::Linear* linear : model::linears(model.binding.spec())) {
+    const std::string code = in_order_name(linear->name);
+    if (linear->in < widest) {
+      EXPECT_EQ(narrow.get(code).codes, whole.get(code).codes) << linear->name;
+      set_weight(model.weights, *linear, Stored::in_order, &narrow);
+      continue;
+    }
+    EXPECT_NE(narrow.get(code).codes, whole.get(code).codes) << linear->name;
+    Collector collector(linear->tap);
+    model.runner.observe(&collector);
+    for (const data::Item& item : model.items) (void)model.logits(item);
+    model.runner.observe(nullptr);
+    Matrix diagonal = Matrix::zeros(1, linear->in);
+    for (const auto& row : collector.rows[1])
+      for (size_t i = 0; i < row.size(); ++i) diagonal.data()[i] += row[i] * row[i];
+    const Matrix damped = mixed({Matrix(), std::move(diagonal)}, {1, 1}, kRounding.damping);
+    Tensor buffer;
+    const auto expected =
+        kernels::round4(model.binding.weight(*linear, buffer), damped.view(), round4_options(rounding));
+    const auto codes = narrow.get(code).codes;
+    size_t same = 0;
+    for (size_t i = 0; i < codes.size(); ++i) same += codes[i] == expected.codes[i];
+    EXPECT_GT(same, codes.size() * 99 / 100) << linear->name;
+    return;
+  }
+}
+
 struct Stopped {};
 
 // Their codes have one place in the store.

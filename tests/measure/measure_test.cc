@@ -209,6 +209,75 @@ TEST(Measure, BetterCodesAreMeasuredBesideThePlainOnes) {
   EXPECT_GT(ours, 0.01 * theirs) << "too good to be true";
 }
 
+// Where memory is short, wide inputs have no more than the diagonals of their Gram matrices.
+TEST(Measure, WideInputsAreRoundedByTheirSquaresAlone) {
+  constexpr int64_t kWidest = 128;
+  Loaded model;
+  const auto items = model.items(6);
+  RoundedStore whole(testing::TempDir()), narrow(testing::TempDir()), again(testing::TempDir());
+  Options options{.rounding = {.kind = "feedback", .damping = {0.03, 0.2}, .mix = 0.25}};
+  const records::Measurements all = model.measured(items, options, &whole);
+  options.rounding.widest = kWidest;
+  const records::Measurements m = model.measured(items, options, &narrow);
+  std::map<std::string, std::array<double, 2>> true_noise, diagonal_noise;
+  std::map<std::string, quant::Packed4> expected;
+  run::Runner runner(model.weights);
+  Walk walk(runner, items);
+  const auto each = [&](const Tap& tap, const auto& f) {
+    for (const model::Linear* linear : tap.readers) {
+      if (linear->in <= kWidest) continue;
+      Tensor buffer;
+      f(*linear, model.binding.weight(*linear, buffer));
+    }
+  };
+  walk_taps(walk, "test", {.grams = true, .difference = {}, .widest = kWidest}, {}, [&](const Tap& tap) {
+    for (const Matrix& gram : tap.gram) {
+      if (gram.rows() == 0) continue;
+      EXPECT_EQ(gram.rows(), tap.readers[0]->in > kWidest ? 1 : gram.cols());
+    }
+    each(tap, [&](const model::Linear& linear, const TensorView& weight) {
+      expected[linear.name] = kernels::round4(weight, mixed_gram(tap, options.rounding).view(),
+                                              {.kind = kernels::Rounding::search, .damping = 1e-4});
+    });
+  });
+  walk_taps(walk, "test", {.grams = true}, {}, [&](const Tap& tap) {
+    each(tap, [&](const model::Linear& linear, const TensorView& weight) {
+      const std::vector<float> w = to_float(weight), q = to_float(quant::decode4(narrow.get(linear.name)).view());
+      Matrix d(linear.out, linear.in);
+      for (size_t i = 0; i < w.size(); ++i) d.data()[i] = w[i] - q[i];
+      for (size_t k = 0; k < 2; ++k)
+        if (tap.rows[k] > 0) true_noise[linear.name][k] = kernels::gram_norm(d.view(), tap.gram[k].view());
+    });
+  });
+  size_t wide = 0;
+  for (size_t i = 0; i < m.errors.size(); ++i) {
+    const std::string& name = m.errors[i].name;
+    EXPECT_EQ(m.errors[i].activation[1].rows, all.errors[i].activation[1].rows) << name;
+    if (m.inventory.linears[i].in <= kWidest) {
+      EXPECT_EQ(m.errors[i], all.errors[i]) << name;
+      EXPECT_EQ(narrow.get(name).codes, whole.get(name).codes) << name;
+      continue;
+    }
+    ++wide;
+    EXPECT_EQ(narrow.get(name).codes, expected.at(name).codes) << name;
+    EXPECT_NE(narrow.get(name).codes, whole.get(name).codes) << name;
+    for (size_t k = 0; k < 2; ++k) {
+      // Products in place of Gram matrices, both in fp32.
+      EXPECT_NEAR(m.errors[i].activation[k].noise, all.errors[i].activation[k].noise,
+                  1e-4 * all.errors[i].activation[k].noise) << name;
+      if (m.errors[i].activation[k].rows == 0) continue;
+      // An estimate: correlations between inputs are unknown.
+      const double ratio = m.errors[i].rounded->activation[k].noise / true_noise.at(name)[k];
+      EXPECT_GT(ratio, 0.5) << name;
+      EXPECT_LT(ratio, 2) << name;
+    }
+  }
+  EXPECT_GT(wide, 5u);
+  EXPECT_LT(wide, m.errors.size());
+  round_linears(walk, options.rounding, {expected.begin()->first}, again);
+  EXPECT_EQ(again.get(expected.begin()->first).codes, expected.begin()->second.codes);
+}
+
 TEST(Measure, RoundingAgainGivesTheSameCodes) {
   Loaded model;
   const auto items = model.items(3);

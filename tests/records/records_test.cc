@@ -298,6 +298,15 @@ TEST(Records, BadPlansAreRefused) {
                  [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
 }
 
+TEST(Records, WidestInputsOfMatricesAreNamedWhereThereAreWider) {
+  auto plan = testing::sample_plan();
+  EXPECT_FALSE(to_json(plan).at("rounding").contains("widest"));
+  plan.rounding.widest = 8192;
+  EXPECT_EQ(plan_from_json(to_json(plan), "p"), plan);
+  expect_refused(to_json(plan), {{"/rounding/widest", "8192", "widest"}, {"/rounding/widest", -1, "widest"}},
+                 [](const io::Json& j, const std::string& w) { plan_from_json(j, w); });
+}
+
 TEST(Records, RoundingInOrderIsNamedWhereItIs) {
   auto plan = testing::sample_plan();
   EXPECT_FALSE(to_json(plan).at("rounding").contains("in_order"));

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <vector>
 
@@ -28,10 +29,33 @@ void copy_transposed(ConstMatrix from, MutableMatrix to) {
   }
 }
 
+/// The diagonal (1, n) += the sums of squares of x's columns.
+void add_squares(ConstMatrix x, MutableMatrix diagonal) {
+  parallel_ranges(x.cols, kTile, [&](int64_t begin, int64_t end) {
+    float* to = diagonal.row(0);
+    for (int64_t r = 0; r < x.rows; r += kChunk) {
+      std::array<float, kTile> sums{};
+      for (int64_t i = r; i < std::min(r + kChunk, x.rows); ++i)
+        for (int64_t c = begin; c < end; ++c) sums[c - begin] += x.row(i)[c] * x.row(i)[c];
+      for (int64_t c = begin; c < end; ++c) to[c] += sums[c - begin];
+    }
+  });
+}
+
+double diagonal_norm(ConstMatrix d, ConstMatrix diagonal) {
+  std::vector<double> sums(static_cast<size_t>(d.rows));
+  parallel_ranges(d.rows, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      for (int64_t c = 0; c < d.cols; ++c) sums[r] += double{d.row(r)[c]} * d.row(r)[c] * diagonal.row(0)[c];
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
 }  // namespace
 
 void add_gram(ConstMatrix x, MutableMatrix gram) {
-  NIBBLE_CHECK(gram.rows == x.cols && gram.cols == x.cols);
+  NIBBLE_CHECK(gram.cols == x.cols && (gram.rows == x.cols || is_diagonal(gram)));
+  if (is_diagonal(gram)) return add_squares(x, gram);
   const int64_t tiles = (x.cols + kTile - 1) / kTile;
   std::vector<std::pair<int64_t, int64_t>> upper;
   for (int64_t i = 0; i < tiles; ++i) {
@@ -68,7 +92,8 @@ void add_cross(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
 }
 
 double gram_norm(ConstMatrix d, ConstMatrix gram) {
-  NIBBLE_CHECK(gram.rows == d.cols && gram.cols == d.cols);
+  NIBBLE_CHECK(gram.cols == d.cols && (gram.rows == d.cols || is_diagonal(gram)));
+  if (is_diagonal(gram)) return diagonal_norm(d, gram);
   const int64_t row_tiles = (d.rows + kRows - 1) / kRows, col_tiles = (d.cols + kTile - 1) / kTile;
   std::vector<double> sums(static_cast<size_t>(row_tiles * col_tiles));
   parallel_for(row_tiles * col_tiles, [&](int64_t t) {

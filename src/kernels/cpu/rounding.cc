@@ -12,6 +12,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rounding_block.h"
 #include "kernels/cpu/rounding_factor.h"
+#include "kernels/ops.h"
 #include "quant/tables.h"
 
 namespace nibble::kernels {
@@ -108,7 +109,7 @@ void block_hessian(const DampedGram& h, const Cut& cut, int64_t block, float* to
   cut.for_each_part(block, [&](int64_t k, int64_t, int64_t col, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       float* row = to + (k + i) * kBlock + k;
-      std::copy_n(h.gram.row(col + i) + col, n, row);
+      if (!is_diagonal(h.gram)) std::copy_n(h.gram.row(col + i) + col, n, row);
       row[i] = h.diagonal[col + i];
     }
   });
@@ -459,11 +460,11 @@ quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const Rounding
   NIBBLE_CHECK(weight.shape.size() == 2, "rounding of {}", shape_text(weight.shape));
   quant::Packed4 packed = quant::encode4(weight, quant::Format::nf4, true);
   if (options.kind == Rounding::plain || weight.count() == 0) return packed;
-  check_statistics("Gram matrix", gram, weight.shape[1], weight.shape[1]);
-  NIBBLE_CHECK(drift.empty() || options.kind == Rounding::feedback);
+  check_statistics("Gram matrix", gram, is_diagonal(gram) ? 1 : weight.shape[1], weight.shape[1]);
+  const bool feedback = options.kind == Rounding::feedback && !is_diagonal(gram);
+  NIBBLE_CHECK(drift.empty() || feedback);
   if (drift.input.rows > 0) check_statistics("drift", drift.input, weight.shape[1], weight.shape[1]);
   if (drift.stream.rows > 0) check_statistics("drift", drift.stream, weight.shape[0], weight.shape[1]);
-  const bool feedback = options.kind == Rounding::feedback;
   Job job{.weight = weight,
           .cut = Cut(weight.shape[0], weight.shape[1]),
           .feedback = feedback,

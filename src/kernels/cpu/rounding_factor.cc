@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/ops.h"
 #include "kernels/rounding.h"
 
 namespace nibble::kernels {
@@ -54,14 +55,15 @@ void update_rest(MutableMatrix z, const float* d, MutableMatrix scaled, MutableM
 }  // namespace
 
 std::vector<float> damped_diagonal(ConstMatrix gram, double damping) {
-  NIBBLE_CHECK(gram.rows == gram.cols && damping >= 0, "damping {}", damping);
+  const int64_t in = gram.cols;
+  NIBBLE_CHECK((gram.rows == in || is_diagonal(gram)) && damping >= 0, "damping {}", damping);
   double sum = 0;
-  for (int64_t i = 0; i < gram.rows; ++i) sum += std::max(gram.row(i)[i], 0.0f);
-  std::vector<float> diagonal(static_cast<size_t>(gram.rows), 1.0f);
+  for (int64_t i = 0; i < in; ++i) sum += std::max(on_diagonal(gram, i), 0.0f);
+  std::vector<float> diagonal(static_cast<size_t>(in), 1.0f);
   if (sum == 0) return diagonal;
-  const double floor = kFloor * damping * sum / static_cast<double>(gram.rows);
-  for (int64_t i = 0; i < gram.rows; ++i)
-    diagonal[i] = static_cast<float>(std::max(gram.row(i)[i], 0.0f) * (1 + damping) + floor);
+  const double floor = kFloor * damping * sum / static_cast<double>(in);
+  for (int64_t i = 0; i < in; ++i)
+    diagonal[i] = static_cast<float>(std::max(on_diagonal(gram, i), 0.0f) * (1 + damping) + floor);
   return diagonal;
 }
 

@@ -12,7 +12,7 @@ namespace nibble::kernels {
 
 /// H as it is used: the gram with another diagonal. The gram must outlive it.
 struct DampedGram {
-  ConstMatrix gram;             // (in, in)
+  ConstMatrix gram;             // (in, in), or its diagonal alone: then H has no more
   std::vector<float> diagonal;  // (in)
 };
 

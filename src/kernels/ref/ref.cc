@@ -55,9 +55,11 @@ void linear(ConstMatrix x, ConstMatrix weight, std::span<const float> bias, Comp
 void add_gram(ConstMatrix x, MutableMatrix gram) {
   for (int64_t i = 0; i < x.cols; ++i) {
     for (int64_t j = 0; j < x.cols; ++j) {
-      double sum = gram.row(i)[j];
+      if (is_diagonal(gram) && i != j) continue;
+      float& element = gram.row(is_diagonal(gram) ? 0 : i)[j];
+      double sum = element;
       for (int64_t r = 0; r < x.rows; ++r) sum += static_cast<double>(x.row(r)[i]) * x.row(r)[j];
-      gram.row(i)[j] = static_cast<float>(sum);
+      element = static_cast<float>(sum);
     }
   }
 }
@@ -77,7 +79,9 @@ double gram_norm(ConstMatrix d, ConstMatrix gram) {
   for (int64_t o = 0; o < d.rows; ++o) {
     for (int64_t i = 0; i < d.cols; ++i) {
       double product = 0;
-      for (int64_t j = 0; j < d.cols; ++j) product += static_cast<double>(gram.row(i)[j]) * d.row(o)[j];
+      for (int64_t j = 0; j < d.cols; ++j)
+        if (!is_diagonal(gram) || i == j)
+          product += static_cast<double>(gram.row(is_diagonal(gram) ? 0 : i)[j]) * d.row(o)[j];
       sum += d.row(o)[i] * product;
     }
   }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/ops.h"
 #include "kernels/ref/ref.h"
 #include "quant/ref.h"
 
@@ -120,7 +121,8 @@ class Rounder {
     const std::vector<float> diagonal = damped_diagonal(gram, damping);
     hessian_.resize(static_cast<size_t>(in_ * in_));
     for (int64_t i = 0; i < in_; ++i)
-      for (int64_t j = 0; j < in_; ++j) hessian_[i * in_ + j] = i == j ? diagonal[i] : gram.row(i)[j];
+      for (int64_t j = 0; j < in_; ++j)
+        hessian_[i * in_ + j] = i == j ? diagonal[i] : is_diagonal(gram) ? 0 : gram.row(i)[j];
   }
 
   float largest() const {
@@ -242,11 +244,13 @@ quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const Rounding
                       const Drift& drift) {
   quant::Packed4 packed = quant::ref::encode4(weight, quant::Format::nf4, true);
   if (options.kind == Rounding::plain || weight.count() == 0) return packed;
-  Rounder rounder(weight, gram, options, drift);
+  RoundingOptions kind = options;
+  if (is_diagonal(gram)) kind.kind = Rounding::search;
+  Rounder rounder(weight, gram, kind, drift);
   const std::vector<float> absmax = rounder.round(nullptr);
   packed.nested = quant::ref::encode_absmax(absmax, short_offset(packed.nested->offset));
   rounder.round(&*packed.nested);
-  if (options.kind == Rounding::feedback)
+  if (kind.kind == Rounding::feedback)
     for (int sweep = 0; sweep < options.sweeps; ++sweep) rounder.descend(*packed.nested);
   rounder.store(packed.codes);
   return packed;
