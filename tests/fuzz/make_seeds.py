@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes first inputs for the fuzzers, made from the goldens of the other tests: make_seeds.py FOLDER
-The committed corpus is what libFuzzer's -merge=1 leaves of them and of what it found."""
+The committed corpus is what libFuzzer's -set_cover_merge=1 -use_counters=0 leaves of them and of what it found."""
 
 import json
 import pathlib
