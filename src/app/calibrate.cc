@@ -42,7 +42,8 @@ std::vector<data::Sample> resampled(std::span<const data::Sample> samples, int64
   std::mt19937_64 generator(records::kBootstrapSeed + static_cast<uint64_t>(seed));
   std::vector<data::Sample> out;
   for (size_t i = 0; i < groups.size(); ++i)
-    for (const size_t member : groups[records::draw(generator, groups.size())]) out.push_back(samples[member]);
+    for (const size_t member : groups[records::draw(generator, groups.size())])
+      out.push_back(samples[member]);
   return out;
 }
 
@@ -96,8 +97,9 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   else if (options_.hold_out)
     held = take_held_out(samples);
   if (options_.hold_out && held.empty())
-    tell(fmt::format("with fewer than {} inputs none is held out, and the plan is not verified; give more, or --verify",
-                     kFewest));
+    tell(fmt::format(
+        "with fewer than {} inputs none is held out, and the plan is not verified; give more, or --verify",
+        kFewest));
   calibration_.items = items_of(samples, options_.data, model_.maker, options_.window);
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
   if (options_.rounding != "plain")
@@ -113,8 +115,8 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     if (options_.guard) add_guard();
     tell_of_matrices();
     if (!journal_)
-      store_ = std::make_unique<measure::RoundedStore>(
-          options_.scratch.empty() ? temporary_folder() : options_.scratch);
+      store_ = std::make_unique<measure::RoundedStore>(options_.scratch.empty() ? temporary_folder()
+                                                                                : options_.scratch);
   }
 }
 
@@ -136,12 +138,15 @@ int64_t Calibration::fitting_width() const {
 void Calibration::tell_of_matrices() const {
   const int64_t all = measure::rounding_bytes(model_.binding.spec(), with_pictures());
   const int64_t bytes = measure::rounding_bytes(model_.binding.spec(), with_pictures(), rounding_.widest);
-  std::string line = fmt::format("rounding by statistics takes {} of memory for matrices, beside weights and hidden "
-                                 "states", bytes_text(bytes));
+  std::string line = fmt::format(
+      "rounding by statistics takes {} of memory for matrices, beside weights and hidden "
+      "states",
+      bytes_text(bytes));
   if (rounding_.widest > 0)
-    line += fmt::format("; inputs wider than {} have sums of squares in place of matrices of {} (--memory {})",
-                        rounding_.widest, bytes_text(all),
-                        options_.widest ? "of the run that made the plan" : bytes_text(matrix_limit()));
+    line +=
+        fmt::format("; inputs wider than {} have sums of squares in place of matrices of {} (--memory {})",
+                    rounding_.widest, bytes_text(all),
+                    options_.widest ? "of the run that made the plan" : bytes_text(matrix_limit()));
   if (bytes >= kToldFrom || rounding_.widest > 0) tell(line);
 }
 
@@ -173,11 +178,12 @@ void Calibration::open_journal() {
   const bool guarded = o.guard && o.rounding != "plain";
   std::vector<std::string> places;
   for (const std::string& file : o.data) places.push_back(std::filesystem::canonical(file).string());
-  const std::string all = fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
-      std::filesystem::canonical(io::resolve_model(model_.name)).string(), fmt::join(places, "\n"), o.window,
-      o.rounding, o.damping, o.mix, o.guard, rounding_.widest, o.effort, o.budget, o.fuse, o.allow_nonfinite,
-      o.hold_out, o.resample, static_cast<int>(model_.weights.compute()), guarded ? io::read_file(guard_file()) : "");
+  const std::string all =
+      fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+                  std::filesystem::canonical(io::resolve_model(model_.name)).string(),
+                  fmt::join(places, "\n"), o.window, o.rounding, o.damping, o.mix, o.guard, rounding_.widest,
+                  o.effort, o.budget, o.fuse, o.allow_nonfinite, o.hold_out, o.resample,
+                  static_cast<int>(model_.weights.compute()), guarded ? io::read_file(guard_file()) : "");
   // The same products have other last bits by other instructions.
   const std::string version =
       fmt::format("{} {} {}", NIBBLE_VERSION, quant::instruction_set(), kernels::instruction_set());
@@ -232,10 +238,10 @@ void Calibration::prepare(InputSet& set, const std::string& name) {
   set.walk = std::make_unique<measure::Walk>(model_.runner, set.items);
 }
 
-/// Codes that are chosen for the data alone harm text of other kinds, and texts are no fair sample of the next text:
-/// nibble's own count as well. Beside pictures, whose own tokens should not drown in them, the first window of each, as
-/// long as these have no more rows than the data; beside plain texts also the second, and so on, up to four times the
-/// rows of these. Where the data are few, some windows in any case.
+/// Codes that are chosen for the data alone harm text of other kinds, and texts are no fair sample of the
+/// next text: nibble's own count as well. Beside pictures, whose own tokens should not drown in them, the
+/// first window of each, as long as these have no more rows than the data; beside plain texts also the
+/// second, and so on, up to four times the rows of these. Where the data are few, some windows in any case.
 void Calibration::add_guard() {
   constexpr int64_t kWindow = 256, kTexts = 4;
   constexpr size_t kFew = 16;
@@ -330,15 +336,16 @@ void Calibration::solo_runs(records::Measurements& out) {
   out.effort = options_.effort;
   out.inputs = calibration_.inputs;
   out.noise = noise_kl;
-  // All runs are one of each group with plain codes and, where there are others, one with these. A third of them is
-  // half as many as there are groups, and plain codes for another sixth.
+  // All runs are one of each group with plain codes and, where there are others, one with these. A third of
+  // them is half as many as there are groups, and plain codes for another sixth.
   const bool full = options_.effort == "full", plain = options_.rounding == "plain";
   // Each run goes through what comes behind its first group: half of the model in the mean, if that is alone.
   const size_t most = full ? groups_.size() : std::max<size_t>(1, groups_.size() / (plain ? 3 : 2));
   // After an interruption, the time of a whole forward pass is not known.
   const bool timed = !journal_ || !journal_->resumed();
-  tell(fmt::format("solo runs: {} of {} groups{}", most, groups_.size(),
-                   timed ? ", about " + duration_text(forward_seconds_ * static_cast<double>(most) / 2) : ""));
+  tell(
+      fmt::format("solo runs: {} of {} groups{}", most, groups_.size(),
+                  timed ? ", about " + duration_text(forward_seconds_ * static_cast<double>(most) / 2) : ""));
   const auto each_alone = [](const std::vector<std::string>& names) {
     std::vector<std::vector<std::string>> sets;
     for (const std::string& name : names) sets.push_back({name});
@@ -353,7 +360,8 @@ void Calibration::solo_runs(records::Measurements& out) {
   } else {
     const auto sets = plan::first_runs(out, most);
     run_sets(out, sets, roundings);
-    // Here the budget only tells where runs matter: whether there are codes that keep it is make_plan's to say.
+    // Here the budget only tells where runs matter: whether there are codes that keep it is make_plan's to
+    // say.
     const int64_t bytes = plan::kl_budget(options_.budget, out)
                               ? plan::parse_budget("10%", out.inventory)
                               : plan::parse_budget(options_.budget, out.inventory, 0);
@@ -365,18 +373,17 @@ void Calibration::solo_runs(records::Measurements& out) {
       left -= names.size();
     }
     // Codes that are better in the mean are not so for every group.
-    if (!plain)
-      run_sets(out, each_alone(plan::costly_groups(out, bytes, groups_.size() / 6)), {"plain"});
+    if (!plain) run_sets(out, each_alone(plan::costly_groups(out, bytes, groups_.size() / 6)), {"plain"});
   }
   const auto quality = plan::prediction_quality(out);
   const bool poor = !full && quality.run > 2 && quality.rank_correlation < kPoorCorrelation;
-  tell(
-      fmt::format("solo runs: {} of {} groups made{}; predicted from the others they rank with correlation "
-                  "{:.2f}, largest miss {:.3g} times{}",
-                  quality.run, quality.groups,
-                  out.joint.empty() ? "" : fmt::format(", after {} of all groups of a kind", out.joint.size()),
-                  quality.rank_correlation, quality.largest_miss,
-                  poor ? ": poor predictions; --effort full runs all groups" : ""));
+  tell(fmt::format(
+      "solo runs: {} of {} groups made{}; predicted from the others they rank with correlation "
+      "{:.2f}, largest miss {:.3g} times{}",
+      quality.run, quality.groups,
+      out.joint.empty() ? "" : fmt::format(", after {} of all groups of a kind", out.joint.size()),
+      quality.rank_correlation, quality.largest_miss,
+      poor ? ": poor predictions; --effort full runs all groups" : ""));
 }
 
 /// Runs each set of groups with codes of each rounding, everything else in 16 bits.

@@ -26,13 +26,13 @@ struct CalibrationOptions {
   std::string damping = "0.03,0.1";  // VISION,TEXT
   double mix = 0.1;                  // text speaks for more
   bool guard = true;                 // nibble's own texts count in the statistics as well
-  std::string effort = "auto";  // of solo runs: "none", "auto", "full"
-  std::string budget = "10%";   // where solo runs matter most; any that make_plan takes
+  std::string effort = "auto";       // of solo runs: "none", "auto", "full"
+  std::string budget = "10%";        // where solo runs matter most; any that make_plan takes
   bool fuse = true, allow_nonfinite = false;
-  bool hold_out = false;              // keep a part of data for verification
-  int64_t resample = 0;               // seed of a bootstrap of data by its pictures and texts; 0: data itself
-  /// Bytes that hidden states, and the matrices of rounding beside them, may take; 0: kHiddenStates, and half of the
-  /// machine's memory.
+  bool hold_out = false;  // keep a part of data for verification
+  int64_t resample = 0;   // seed of a bootstrap of data by its pictures and texts; 0: data itself
+  /// Bytes that hidden states, and the matrices of rounding beside them, may take; 0: kHiddenStates, and half
+  /// of the machine's memory.
   int64_t memory = 0;
   std::optional<int64_t> widest = {};  // records::Rounding::widest; else by `memory`
   std::filesystem::path scratch = {};  // folder for rounded weights; empty: the system's
@@ -96,28 +96,29 @@ class Calibration {
   InputSet guarded_;  // the calibration inputs with texts beside them; empty without
   records::Inventory inventory_;
   std::vector<records::Group> groups_;
-  std::set<std::string> unroundable_;  // groups with weights that are not finite
+  std::set<std::string> unroundable_;             // groups with weights that are not finite
   std::unique_ptr<measure::Journal> journal_;     // null: nothing is kept for another run
   std::unique_ptr<measure::RoundedStore> store_;  // where there is no journal, and codes
-  double forward_seconds_ = 0;  // of the 16-bit model over the calibration inputs
+  double forward_seconds_ = 0;                    // of the 16-bit model over the calibration inputs
 };
 
 /// Mean KL by modality of the inputs, with intervals over inputs, from the KL of each input.
 std::array<records::Interval, 2> kl_by_modality(std::span<const records::MeasuredInput> inputs,
                                                 std::span<const double> kl);
 
-/// Runs the plan beside a ranking by activation errors of the same bytes and rounding; where its real KL differs from
-/// the predicted, groups are un-quantized and quantized one at a time around it and the plan is made again within the
-/// budget, as long as that lowers the real KL. Returns the plan of the lowest typical KL, over the held-out inputs that
-/// were given as such, else over all inputs; of both modalities as plan::objective_for these weights takes them. All
-/// runs are in its verification. Budgets "kl:X" and "match": the smallest plan whose real KL on the held-out inputs
-/// (for match: the upper end of its interval) keeps the limit. Without held-out inputs the plan comes back as it is.
+/// Runs the plan beside a ranking by activation errors of the same bytes and rounding; where its real KL
+/// differs from the predicted, groups are un-quantized and quantized one at a time around it and the plan is
+/// made again within the budget, as long as that lowers the real KL. Returns the plan of the lowest typical
+/// KL, over the held-out inputs that were given as such, else over all inputs; of both modalities as
+/// plan::objective_for these weights takes them. All runs are in its verification. Budgets "kl:X" and
+/// "match": the smallest plan whose real KL on the held-out inputs (for match: the upper end of its interval)
+/// keeps the limit. Without held-out inputs the plan comes back as it is.
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
                                 records::Plan plan, const std::optional<std::array<double, 2>>& weights);
 
-/// Runs a verified plan with the codes that Calibration::round() made in order. Where their typical KL on the held-out
-/// inputs is no lower (for budgets in KL: or their mean KL or its upper end is higher), it is no longer rounded in
-/// order. The run is in the verification.
+/// Runs a verified plan with the codes that Calibration::round() made in order. Where their typical KL on the
+/// held-out inputs is no lower (for budgets in KL: or their mean KL or its upper end is higher), it is no
+/// longer rounded in order. The run is in the verification.
 records::Plan verify_in_order(Calibration& calibration, const records::Measurements& measurements,
                               const records::Plan& plan, const std::optional<std::array<double, 2>>& weights);
 

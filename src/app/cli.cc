@@ -115,7 +115,8 @@ CLI::Validator in_range(int64_t low, int64_t high) {
       [low, high](const std::string& text) {
         int64_t value = 0;
         const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-        const bool fits = status == std::errc() && end == text.data() + text.size() && value >= low && value <= high;
+        const bool fits =
+            status == std::errc() && end == text.data() + text.size() && value >= low && value <= high;
         return fits ? "" : fmt::format("{} is no whole number from {} to {}", printable(text, 40), low, high);
       },
       "");
@@ -126,7 +127,8 @@ CLI::Validator number_in(double low, double high, std::string_view words) {
       [low, high, words](const std::string& text) {
         double value = 0;
         const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-        const bool fits = status == std::errc() && end == text.data() + text.size() && value >= low && value <= high;
+        const bool fits =
+            status == std::errc() && end == text.data() + text.size() && value >= low && value <= high;
         return fits ? "" : fmt::format("{} is no number {}", printable(text, 40), words);
       },
       "");
@@ -147,8 +149,9 @@ CLI::Option* add_size(CLI::App* command, const std::string& name, int64_t& bytes
           name, [&bytes](const std::string& text) { bytes = *parse_size(text); }, help)
       ->check(CLI::Validator(
           [](const std::string& text) {
-            return parse_size(text) ? ""
-                                    : fmt::format("{} is no size such as 4GiB, 500 MB or 0.5GB", printable(text, 40));
+            return parse_size(text)
+                       ? ""
+                       : fmt::format("{} is no size such as 4GiB, 500 MB or 0.5GB", printable(text, 40));
           },
           ""))
       ->type_name("SIZE");
@@ -176,9 +179,10 @@ void add_max_new_tokens(CLI::App* command, int64_t& tokens) {
 
 void add_compute(CLI::App* command, Common& common) {
   command
-      ->add_option("--compute", common.compute,
-                   "Matrix products: f32 (the reference), or bf16 (the default for models from 500 MB where the "
-                   "CPU has AMX or AVX512-BF16)")
+      ->add_option(
+          "--compute", common.compute,
+          "Matrix products: f32 (the reference), or bf16 (the default for models from 500 MB where the "
+          "CPU has AMX or AVX512-BF16)")
       ->check(one_of({"f32", "bf16"}))
       ->type_name("TYPE");
 }
@@ -213,17 +217,14 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->check(one_of({"plain", "search", "feedback"}))
       ->type_name("R");
   command
-      ->add_option(
-          "--damping", options.damping,
-          "VISION,TEXT: damping of the statistics that search and feedback round by")
+      ->add_option("--damping", options.damping,
+                   "VISION,TEXT: damping of the statistics that search and feedback round by")
       ->type_name("D")
       ->capture_default_str();
   command->add_flag_callback(
       "--no-guard", [&options] { options.guard = false; },
       "Round by the data alone: without --no-guard, some of nibble's own texts of many kinds count as well");
-  command
-      ->add_option("--mix", options.mix,
-                   "Share of vision tokens against text tokens in these statistics")
+  command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics")
       ->check(number_in(0, 1, "from 0 to 1"))
       ->type_name("SHARE")
       ->capture_default_str();
@@ -235,7 +236,8 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
       ->type_name("E")
       ->capture_default_str();
   add_size(command, "--memory", options.memory,
-           "Memory for hidden states (with less, more passes), and for the matrices of rounding (with less, the widest "
+           "Memory for hidden states (with less, more passes), and for the matrices of rounding (with less, "
+           "the widest "
            "inputs have sums of squares in their place)")
       ->default_str("4GiB, and half of the machine's");
   command

@@ -63,7 +63,8 @@ inline constexpr const char* kDefaultBudget = "10%";
 
 /// The plan of a policy: budget filled in where the policy needs one, digest set.
 records::Plan plan_for(const records::Measurements& measurements, const std::string& digest,
-                       const std::string& policy, const std::string& budget, const plan::Preferences& preferences);
+                       const std::string& policy, const std::string& budget,
+                       const plan::Preferences& preferences);
 
 /// Prints a result on stdout. Where its reader is gone the command ends without a word, as by SIGPIPE.
 void print(const std::string& text);

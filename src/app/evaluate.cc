@@ -25,8 +25,8 @@ std::pair<io::Json, std::string> judge(const EvalOptions& o, LoadedModel& model,
   complete(items, model, against, questions.max_new_tokens);
   std::optional<Reference> reference;
   if (against) reference.emplace(Reference{*against, read(*against, &model, items)});
-  const records::Evaluation result = evaluate(
-      model, read(model, against, items), reference ? &*reference : nullptr, items, questions);
+  const records::Evaluation result =
+      evaluate(model, read(model, against, items), reference ? &*reference : nullptr, items, questions);
   return {records::to_json(result), report::evaluation_text(result)};
 }
 
@@ -38,7 +38,8 @@ void run_eval(const EvalOptions& o, const Common& common) {
   std::unique_ptr<LoadedModel> against;
   if (!o.against.empty()) against = std::make_unique<LoadedModel>(o.against, common);
   if (against && against->binding.quantized())
-    tell(fmt::format("{}: is quantized itself: KL and agreement are against that, not against 16 bits", o.against));
+    tell(fmt::format("{}: is quantized itself: KL and agreement are against that, not against 16 bits",
+                     o.against));
   const auto [json, text] = judge(o, model, against.get());
   if (o.json == "-") return print_json(json);
   if (!o.json.empty()) write_record(o.json, json);

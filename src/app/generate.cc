@@ -49,7 +49,8 @@ void trace(const Options& o, const Common& common) {
   };
   tensors.push_back(io::planned("input_ids", {DType::i64, {tokens}, bytes(prompt.ids)}));
   const std::vector<data::NamedTensor> inputs = loaded.maker.reference_tensors(prompt);
-  for (const data::NamedTensor& input : inputs) tensors.push_back(io::planned(input.name, input.tensor.view()));
+  for (const data::NamedTensor& input : inputs)
+    tensors.push_back(io::planned(input.name, input.tensor.view()));
   const size_t count = tensors.size();
   io::write_safetensors(o.out, std::move(tensors));
   print_written(o.out, fmt::format("{} tensors written to {}\n", count, o.out));

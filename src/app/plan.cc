@@ -51,13 +51,15 @@ std::string transformers_text(const records::Plan& plan) {
       "{}"
       "    llm_int8_skip_modules=[\n{}    ],\n)\n"
       "# model = ...from_pretrained({}, quantization_config=quantization_config)\n{}",
-      eight ? "    load_in_8bit=True,\n"
-            : "    load_in_4bit=True,\n    bnb_4bit_quant_type=\"nf4\",\n    bnb_4bit_use_double_quant=True,\n"
-              "    bnb_4bit_compute_dtype=\"bfloat16\",\n",
+      eight
+          ? "    load_in_8bit=True,\n"
+          : "    load_in_4bit=True,\n    bnb_4bit_quant_type=\"nf4\",\n    bnb_4bit_use_double_quant=True,\n"
+            "    bnb_4bit_compute_dtype=\"bfloat16\",\n",
       skip, io::json_string(plan.model),
-      plan.rounding.plain() ? ""
-                            : "# transformers rounds plainly while loading: the better codes of this plan are only in "
-                              "the checkpoint that nibble writes.\n");
+      plan.rounding.plain()
+          ? ""
+          : "# transformers rounds plainly while loading: the better codes of this plan are only in "
+            "the checkpoint that nibble writes.\n");
 }
 
 void make_plan(const PlanOptions& o, const Common& common) {
@@ -102,26 +104,32 @@ void add_measure(CLI::App& app, Common& common) {
 
 void add_plan(CLI::App& app, Common& common) {
   auto o = std::make_shared<PlanOptions>();
-  CLI::App* command =
-      add_command(app, common, "plan", "Choose the linears that stay in 16 bits, within a budget",
-                  "nibble plan measurements.json --budget 10% -o plan.json", [o, &common] { make_plan(*o, common); });
+  CLI::App* command = add_command(
+      app, common, "plan", "Choose the linears that stay in 16 bits, within a budget",
+      "nibble plan measurements.json --budget 10% -o plan.json", [o, &common] { make_plan(*o, common); });
   command->add_option("MEASUREMENTS", o->measurements, "measurements.json")->required();
   add_policy(command, o->budget, o->policy);
   command
-      ->add_option("--rounding", o->rounding,
-                   "Codes of NF4: plain, or what the measurements were made with (default: the better one for policy "
-                   "dynamic, plain for others)")
+      ->add_option(
+          "--rounding", o->rounding,
+          "Codes of NF4: plain, or what the measurements were made with (default: the better one for policy "
+          "dynamic, plain for others)")
       ->check(one_of({"plain", "search", "feedback"}))
       ->type_name("R");
   add_weights(command, o->weights);
-  auto* explain = command->add_flag("--explain", o->explain, "Name every group that is kept, what it costs and buys");
-  command->add_option("--as", o->as, "transformers: print the BitsAndBytesConfig that applies the plan while loading")
+  auto* explain =
+      command->add_flag("--explain", o->explain, "Name every group that is kept, what it costs and buys");
+  command
+      ->add_option("--as", o->as,
+                   "transformers: print the BitsAndBytesConfig that applies the plan while loading")
       ->check(one_of({"transformers"}))
       ->excludes(explain)
       ->type_name("FORM");
-  command->add_option("-o,--out", o->out, "Where to write (default: plan.json; with --as nowhere)")->type_name("FILE");
+  command->add_option("-o,--out", o->out, "Where to write (default: plan.json; with --as nowhere)")
+      ->type_name("FILE");
   add_json_flag(command, common);
-  for (const char* form : {"--as", "--explain"}) command->get_option("--json")->excludes(command->get_option(form));
+  for (const char* form : {"--as", "--explain"})
+    command->get_option("--json")->excludes(command->get_option(form));
 }
 
 }  // namespace nibble::app

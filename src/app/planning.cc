@@ -45,7 +45,8 @@ void check_request(const PlanningOptions& options, std::span<const std::string> 
   const bool dynamic = std::find(policies.begin(), policies.end(), "dynamic") != policies.end();
   if (!budget.empty()) plan::check_budget(budget, inventory);
   if (plan::is_kl_budget(budget)) {
-    if (!dynamic) fail("budget \"{}\" is for policy dynamic, which is not among the policies; give a size", budget);
+    if (!dynamic)
+      fail("budget \"{}\" is for policy dynamic, which is not among the policies; give a size", budget);
     if (options.calibration.effort == "none")
       fail("budget \"{}\" needs groups run alone; leave --effort none out, or give a size", budget);
   }
@@ -115,7 +116,9 @@ records::Plan Planner::plan(const std::string& policy, const std::string& roundi
   }
   if (!calibration_) {
     if (policy == "dynamic" && plan::has_costs(measurements_))
-      tell("the plan is predicted from the measurements and was not run: without --measurements it is verified");
+      tell(
+          "the plan is predicted from the measurements and was not run: without --measurements it is "
+          "verified");
     return out;
   }
   if (policy == "dynamic" && !options_.no_verify)

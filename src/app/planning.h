@@ -18,8 +18,8 @@ struct PlanningOptions {
   bool no_verify = false;
 };
 
-/// Throws Error where these policies cannot be made of the model with these options, as far as that shows before
-/// anything is measured.
+/// Throws Error where these policies cannot be made of the model with these options, as far as that shows
+/// before anything is measured.
 void check_request(const PlanningOptions& options, std::span<const std::string> policies,
                    const model::Binding& source);
 
@@ -41,8 +41,8 @@ class Planner {
   /// Takes measurements that were made earlier instead. Throws Error unless they are of this model.
   void take_measurements(const std::string& file);
 
-  /// Takes a plan that was made earlier for writing it: of this model from now on, its codes rounded on the inputs of
-  /// the options where they name some.
+  /// Takes a plan that was made earlier for writing it: of this model from now on, its codes rounded on the
+  /// inputs of the options where they name some.
   void adopt(records::Plan& plan) const;
 
   /// The plan of a policy from the measurements; dynamic is verified and repaired where inputs were held out.

@@ -12,8 +12,8 @@
 namespace nibble::app {
 namespace {
 
-/// What an option needs to change anything: policy dynamic, codes that are not plain, groups run alone, one of the last
-/// two.
+/// What an option needs to change anything: policy dynamic, codes that are not plain, groups run alone, one
+/// of the last two.
 enum class Needs { dynamic, codes, solo, codes_or_solo };
 
 struct Options {
@@ -37,7 +37,9 @@ void check_options(const Options& o) {
                                                 : codes || solo;
     if (option->count() > 0 && !counts)
       fail("{} changes nothing for policy {}{}", option->get_name(), o.policy,
-           needs == Needs::codes ? " with plain codes" : dynamic ? " without groups run alone" : "");
+           needs == Needs::codes ? " with plain codes"
+           : dynamic             ? " without groups run alone"
+                                 : "");
   }
 }
 
@@ -54,8 +56,10 @@ void check_inputs_outside(const Options& o) {
     if (input.empty()) continue;
     const auto path = std::filesystem::weakly_canonical(input, ignored);
     if (std::mismatch(out.begin(), out.end(), path.begin(), path.end()).first == out.end())
-      fail("{}: is read by this command and lies in {}, which would be replaced; move it, or choose another OUT",
-           input, o.out);
+      fail(
+          "{}: is read by this command and lies in {}, which would be replaced; move it, or choose another "
+          "OUT",
+          input, o.out);
   }
 }
 
@@ -99,19 +103,20 @@ void add_quantize(CLI::App& app, Common& common) {
   add_model(command, o->planning.model);
   command->add_option("-o,--out", o->out, "Folder to write")->required()->type_name("OUT");
   add_policy(command, o->planning.budget, o->policy);
-  auto* plan =
-      command->add_option("--plan", o->plan, "Use this plan, or that of a checkpoint's nibble.json")->type_name("FILE");
+  auto* plan = command->add_option("--plan", o->plan, "Use this plan, or that of a checkpoint's nibble.json")
+                   ->type_name("FILE");
   auto* measurements =
-      command->add_option("--measurements", o->measurements, "Use these measurements; the plan is not verified")
+      command
+          ->add_option("--measurements", o->measurements, "Use these measurements; the plan is not verified")
           ->type_name("FILE");
   add_data(command, o->planning.calibration.data, o->planning.calibration.window);
   add_planning(command, o->planning);
   add_save_every(command, o->planning.calibration);
   add_compute(command, common);
-  // A plan says how its codes are made, measurements what they were made of: options that would change nothing are
-  // refused.
-  for (const char* made : {"--damping", "--mix", "--no-guard", "--effort", "--fuse", "--verify", "--no-verify",
-                           "--memory", "--window", "--compute"}) {
+  // A plan says how its codes are made, measurements what they were made of: options that would change
+  // nothing are refused.
+  for (const char* made : {"--damping", "--mix", "--no-guard", "--effort", "--fuse", "--verify",
+                           "--no-verify", "--memory", "--window", "--compute"}) {
     plan->excludes(command->get_option(made));
     measurements->excludes(command->get_option(made));
   }

@@ -78,7 +78,8 @@ fs::path temporary_folder() {
   if (!error) return folder;
   for (const char* name : {"TMPDIR", "TMP", "TEMP", "TEMPDIR"})  // as the standard library looks
     if (const char* value = std::getenv(name))
-      fail("{}={}: is no folder that can be used; set {} to a folder with space", name, printable(value), name);
+      fail("{}={}: is no folder that can be used; set {} to a folder with space", name, printable(value),
+           name);
   fail("there is no folder /tmp; set TMPDIR to a folder with space");
 }
 

@@ -10,7 +10,8 @@
 
 namespace nibble::app {
 
-/// Where files go that nobody keeps: $TMPDIR, or /tmp. Throws Error naming the variable where that is no folder.
+/// Where files go that nobody keeps: $TMPDIR, or /tmp. Throws Error naming the variable where that is no
+/// folder.
 std::filesystem::path temporary_folder();
 
 /// A new folder in `parent` ($TMPDIR where that is empty), removed with all that is in it when this goes, and

@@ -37,8 +37,8 @@ model::Binding open_16bit(const std::string& name) {
   if (source.quantized())
     fail("{}: is quantized already; give the 16-bit checkpoint that it was made of", name);
   if (const auto unused = source.unused_tensors(); !unused.empty())
-    tell(fmt::format("{}: {} tensors that this model does not use are copied as they are: {}{}", name, unused.size(),
-                     unused.front(), unused.size() > 1 ? ", ..." : ""));
+    tell(fmt::format("{}: {} tensors that this model does not use are copied as they are: {}{}", name,
+                     unused.size(), unused.front(), unused.size() > 1 ? ", ..." : ""));
   return source;
 }
 
@@ -51,7 +51,9 @@ fs::path share_folder() {
   std::vector<fs::path> places;
   if (const char* share = std::getenv("NIBBLE_SHARE")) {
     if (!fs::is_directory(fs::path(share) / "pictures"))
-      fail("NIBBLE_SHARE is {}: there is no folder pictures in it; unset it, or name where nibble's data lies", share);
+      fail(
+          "NIBBLE_SHARE is {}: there is no folder pictures in it; unset it, or name where nibble's data lies",
+          share);
     return share;
   }
   std::error_code ignored;
@@ -138,19 +140,22 @@ void check_target(const std::string& path, const std::vector<std::string>& input
   std::error_code ignored;
   const bool in_checkpoint = fs::exists(folder / "config.json", ignored);
   if (in_checkpoint && target.extension() == ".safetensors")
-    fail("{}: readers would take it for a part of the checkpoint in {}; choose another folder", path, folder.string());
+    fail("{}: readers would take it for a part of the checkpoint in {}; choose another folder", path,
+         folder.string());
   if (!fs::exists(target, ignored) || fs::is_empty(target, ignored)) return;
   check_not_read(path, inputs);
   if (is_own(target, kind)) return;
   if (in_checkpoint)
-    fail("{}: is a file of the checkpoint in {} and would be replaced; choose another name", path, folder.string());
+    fail("{}: is a file of the checkpoint in {} and would be replaced; choose another name", path,
+         folder.string());
   fail("{}: exists and holds no {} of nibble; choose another name", path, kind);
 }
 
 void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& theirs,
                            const std::string& ours) {
   if (theirs.empty() || theirs == ours) return;
-  tell(fmt::format("the {} may not hold: made from other weights (of {}) than those of this model", record, model));
+  tell(fmt::format("the {} may not hold: made from other weights (of {}) than those of this model", record,
+                   model));
 }
 
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory) {

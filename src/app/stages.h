@@ -24,8 +24,8 @@ struct Common {
   bool json = false;
   bool quiet = false;
 
-  /// As the user says; else bf16 where the CPU has it and the model is large enough (`bytes` of tensor data) for
-  /// speed to matter more than the last digits of a KL, which bf16 blurs.
+  /// As the user says; else bf16 where the CPU has it and the model is large enough (`bytes` of tensor data)
+  /// for speed to matter more than the last digits of a KL, which bf16 blurs.
   kernels::Compute compute_kind(int64_t bytes) const;
 };
 
@@ -78,8 +78,8 @@ void check_target(const std::string& path, const std::vector<std::string>& input
 /// Throws Error unless the measurements were made on a model with these linears.
 void check_measurements(const records::Measurements& measurements, const records::Inventory& inventory);
 
-/// Says in a line where a record ("plan") was made from other weights (`theirs`, of `model`) than those that it is
-/// used for (`ours`); both are fingerprints, "" for one that is not known.
+/// Says in a line where a record ("plan") was made from other weights (`theirs`, of `model`) than those that
+/// it is used for (`ours`); both are fingerprints, "" for one that is not known.
 void tell_of_other_weights(std::string_view record, const std::string& model, const std::string& theirs,
                            const std::string& ours);
 

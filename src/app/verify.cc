@@ -45,9 +45,10 @@ class Verifier {
       ++verification_.inputs[static_cast<size_t>(input.modality)];
   }
 
-  /// For budgets in bytes: the best of the plan, its repairs and the ranking by activation error. The ranking stays
-  /// where it cures the model by itself, plain codes and all, and the held-out inputs do not show that another plan
-  /// beats it: such a plan does not lean on the calibration data where inputs are of another kind.
+  /// For budgets in bytes: the best of the plan, its repairs and the ranking by activation error. The ranking
+  /// stays where it cures the model by itself, plain codes and all, and the held-out inputs do not show that
+  /// another plan beats it: such a plan does not lean on the calibration data where inputs are of another
+  /// kind.
   records::Plan within_bytes() {
     const records::Plan ranking = rank_by_activation_error();
     judge("activation error", plan::choice_of_plan(costs_, ranking));
@@ -174,8 +175,8 @@ class Verifier {
     return true;
   }
 
-  /// The typical KL by which a choice, which was run last, is judged: on held-out inputs that the user gave as such;
-  /// else on all inputs, since a part of them is too few where one in twenty holds most of the harm.
+  /// The typical KL by which a choice, which was run last, is judged: on held-out inputs that the user gave
+  /// as such; else on all inputs, since a part of them is too few where one in twenty holds most of the harm.
   Kl over_all_inputs(const std::vector<int>& chosen) {
     records::VerifiedRun& run = verification_.runs.back();
     std::vector<records::MeasuredInput> inputs = calibration_.held_out().inputs;
@@ -306,7 +307,8 @@ records::Plan verify_and_repair(Calibration& calibration, const records::Measure
 }
 
 records::Plan verify_in_order(Calibration& calibration, const records::Measurements& measurements,
-                              const records::Plan& plan, const std::optional<std::array<double, 2>>& weights) {
+                              const records::Plan& plan,
+                              const std::optional<std::array<double, 2>>& weights) {
   return Verifier(calibration, measurements, plan, weights).in_order();
 }
 

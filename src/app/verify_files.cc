@@ -39,12 +39,12 @@ std::string table_text(const std::vector<write::FileCheck>& files, bool against_
         {{"like source", Align::right}, {"rounded", Align::right}, {"largest weight error", Align::right}});
   report::Table table(columns);
   for (const write::FileCheck& f : files) {
-    std::vector<std::string> row = {f.file, f.tensors > 0 ? std::to_string(f.tensors) : "-", bytes_text(f.bytes),
-                                    f.problems.empty() ? "yes" : "NO"};
+    std::vector<std::string> row = {f.file, f.tensors > 0 ? std::to_string(f.tensors) : "-",
+                                    bytes_text(f.bytes), f.problems.empty() ? "yes" : "NO"};
     if (against_source)
-      row.insert(row.end(),
-                 {f.tensors > 0 ? std::to_string(f.kept) : "-", f.tensors > 0 ? std::to_string(f.rounded) : "-",
-                  f.rounded > 0 ? fmt::format("{:.4g}", f.largest_error) : "-"});
+      row.insert(row.end(), {f.tensors > 0 ? std::to_string(f.kept) : "-",
+                             f.tensors > 0 ? std::to_string(f.rounded) : "-",
+                             f.rounded > 0 ? fmt::format("{:.4g}", f.largest_error) : "-"});
     table.add_row(row);
   }
   std::string text = table.to_text();
@@ -52,7 +52,8 @@ std::string table_text(const std::vector<write::FileCheck>& files, bool against_
       std::any_of(files.begin(), files.end(), [](const auto& f) { return f.largest_error > kPlainErrors; });
   if (against_source && far)
     text +=
-        "\nCodes that are rounded by statistics may lie far from weights whose inputs are small: it is the outputs "
+        "\nCodes that are rounded by statistics may lie far from weights whose inputs are small: it is the "
+        "outputs "
         "that they keep.\n";
   return text;
 }
@@ -83,10 +84,11 @@ void verify(const Options& o, const Common& common) {
 
 void add_verify(CLI::App& app, Common& common) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = add_command(
-      app, common, "verify",
-      "Read a written checkpoint again: every tensor and file against nibble.json, and against the 16-bit source",
-      "nibble verify qwen2-vl-tiny-dynamic --against models/qwen2-vl-tiny", [o, &common] { verify(*o, common); });
+  CLI::App* command = add_command(app, common, "verify",
+                                  "Read a written checkpoint again: every tensor and file against "
+                                  "nibble.json, and against the 16-bit source",
+                                  "nibble verify qwen2-vl-tiny-dynamic --against models/qwen2-vl-tiny",
+                                  [o, &common] { verify(*o, common); });
   add_model(command, o->model);
   command->add_option("--against", o->source, "The 16-bit checkpoint that it was made of")
       ->type_name("MODEL");

@@ -139,7 +139,8 @@ Buffer::~Buffer() {
 
 int64_t machine_memory() {
   int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  // Of the second and the first version of control groups; "max", which is no number, where there is no limit.
+  // Of the second and the first version of control groups; "max", which is no number, where there is no
+  // limit.
   for (const char* limit : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
     std::ifstream file(limit);
     if (int64_t value = 0; file >> value && value > 0) bytes = std::min(bytes, value);

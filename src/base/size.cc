@@ -8,14 +8,14 @@ namespace nibble {
 namespace {
 
 constexpr std::array<std::pair<std::string_view, int64_t>, 9> kUnits = {{{"b", 1},
-                                                                        {"kib", int64_t{1} << 10},
-                                                                        {"mib", int64_t{1} << 20},
-                                                                        {"gib", int64_t{1} << 30},
-                                                                        {"tib", int64_t{1} << 40},
-                                                                        {"kb", 1'000},
-                                                                        {"mb", 1'000'000},
-                                                                        {"gb", 1'000'000'000},
-                                                                        {"tb", 1'000'000'000'000}}};
+                                                                         {"kib", int64_t{1} << 10},
+                                                                         {"mib", int64_t{1} << 20},
+                                                                         {"gib", int64_t{1} << 30},
+                                                                         {"tib", int64_t{1} << 40},
+                                                                         {"kb", 1'000},
+                                                                         {"mb", 1'000'000},
+                                                                         {"gb", 1'000'000'000},
+                                                                         {"tb", 1'000'000'000'000}}};
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';

@@ -16,8 +16,8 @@ struct Decimal {
   Wide scale = 1;   // 10^decimals, at most 10^18
 };
 
-/// Cuts digits with an optional fraction off the start of the text; nothing when the text does not start so or
-/// has more than 18 digits that count.
+/// Cuts digits with an optional fraction off the start of the text; nothing when the text does not start so
+/// or has more than 18 digits that count.
 std::optional<Decimal> take_decimal(std::string_view& text);
 
 /// The text without spaces and tabs around it.

@@ -23,8 +23,8 @@ void complete_answers(std::span<Item> items, run::Runner& model, const PromptMak
 /// Rows of an item: patches plus tokens, answers included.
 int64_t rows_of(const Item& item);
 
-/// Cuts items into consecutive ranges [begin, end) whose rows come to at most `rows`, each of at least one item. The
-/// cut depends on the items alone.
+/// Cuts items into consecutive ranges [begin, end) whose rows come to at most `rows`, each of at least one
+/// item. The cut depends on the items alone.
 std::vector<std::pair<size_t, size_t>> batches(std::span<const Item> items, int64_t rows);
 
 /// The same for items with pictures, then for items without, so that no batch has both: the indices of each

@@ -62,8 +62,7 @@ io::Json special_tokens(const io::Checkpoint& checkpoint) {
 }  // namespace
 
 ChatFormat::ChatFormat(const model::Binding& binding)
-    : image_(binding.family().image),
-      special_(special_tokens(binding.checkpoint())) {
+    : image_(binding.family().image), special_(special_tokens(binding.checkpoint())) {
   try {
     template_ = find_template(binding);
     built_in_ = !template_;
@@ -104,7 +103,8 @@ std::string ChatFormat::raw(const std::string& text, const std::string& image_to
   const auto bos = special_.at("bos_token").get<std::string>();
   if (text.find(bos) != std::string::npos) return text;
   size_t at = 0;
-  while (!image_token.empty() && text.compare(at, image_token.size(), image_token) == 0) at += image_token.size();
+  while (!image_token.empty() && text.compare(at, image_token.size(), image_token) == 0)
+    at += image_token.size();
   return text.substr(0, at) + bos + text.substr(at);
 }
 

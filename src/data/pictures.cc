@@ -109,9 +109,11 @@ class PixtralPictures : public PictureMaker {
     vision::PixtralImage image = vision::preprocess(vision::load_image(path), processor_, path.string());
     const int64_t side = vision_.position_side;
     if (image.grid_h > side || image.grid_w > side)
-      fail("{}: {} by {} patches, but the tower (image_size) has places for {} along a side; lower the size in "
-           "preprocessor_config.json",
-           path.string(), image.grid_h, image.grid_w, side);
+      fail(
+          "{}: {} by {} patches, but the tower (image_size) has places for {} along a side; lower the size "
+          "in "
+          "preprocessor_config.json",
+          path.string(), image.grid_h, image.grid_w, side);
     return {.pixels = std::make_shared<const Matrix>(std::move(image.pixels)),
             .grid_h = image.grid_h,
             .grid_w = image.grid_w};
@@ -134,8 +136,8 @@ class PixtralPictures : public PictureMaker {
       grid.width = std::max(grid.width, p.grid_w * patch);
     }
     std::vector<NamedTensor> out;
-    out.push_back({"pixel_values",
-                   Tensor(DType::f32, {std::ssize(pictures), grid.channels, grid.height, grid.width})});
+    out.push_back(
+        {"pixel_values", Tensor(DType::f32, {std::ssize(pictures), grid.channels, grid.height, grid.width})});
     float* to = out[0].tensor.as<float>();
     std::fill_n(to, out[0].tensor.count(), 0.0f);
     for (const run::Picture& p : pictures) {
@@ -174,8 +176,7 @@ class MllamaPictures : public PictureMaker {
   }
 
   run::Picture make(const std::filesystem::path& path) const override {
-    const vision::MllamaTiles image =
-        vision::preprocess(vision::load_image(path), processor_, path.string());
+    const vision::MllamaTiles image = vision::preprocess(vision::load_image(path), processor_, path.string());
     if (image.aspect_ratio_id >= vision_.tiles->aspect_ratios)
       fail("{}: aspect ratio {} of the canvas is not one of config.json's {}", path.string(),
            image.aspect_ratio_id, vision_.tiles->aspect_ratios - 1);
@@ -198,7 +199,8 @@ class MllamaPictures : public PictureMaker {
     const int64_t count = vision_.tiles->count, rows = grid_.cols * grid_.cols, n = std::ssize(pictures);
     const int64_t tile = grid_.channels * grid_.height * grid_.width;
     std::vector<NamedTensor> out;
-    out.push_back({"pixel_values", Tensor(DType::f32, {1, n, count, grid_.channels, grid_.height, grid_.width})});
+    out.push_back(
+        {"pixel_values", Tensor(DType::f32, {1, n, count, grid_.channels, grid_.height, grid_.width})});
     float* to = out[0].tensor.as<float>();
     std::fill_n(to, out[0].tensor.count(), 0.0f);
     std::vector<int64_t> ratios, mask;

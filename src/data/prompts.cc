@@ -106,7 +106,8 @@ std::vector<Item> text_items(const Sample& sample, const PromptMaker& maker, int
   for (std::vector<int64_t>& ids : maker.windows(sample.text, window)) {
     if (std::ssize(ids) > maker.max_tokens())
       fail(
-          "a window of {} tokens is longer than the model (max_position_embeddings or sliding_window) takes; give "
+          "a window of {} tokens is longer than the model (max_position_embeddings or sliding_window) takes; "
+          "give "
           "--window {} or less",
           ids.size(), maker.max_tokens());
     if (maker.is_image(ids.front())) fail("a window of the text begins with an image token; take it out");

@@ -34,8 +34,9 @@ std::vector<Sample> read_samples(std::span<const std::string> files);
 /// nothing.
 void check_samples(std::span<const std::string> files);
 
-/// Samples that share a picture, directly or through others, belong together: whoever is judged by one must not have
-/// seen another. The indices of the samples of each such group, ascending, groups in the order of their first samples.
+/// Samples that share a picture, directly or through others, belong together: whoever is judged by one must
+/// not have seen another. The indices of the samples of each such group, ascending, groups in the order of
+/// their first samples.
 std::vector<std::vector<size_t>> groups_of(std::span<const Sample> samples);
 
 }  // namespace nibble::data

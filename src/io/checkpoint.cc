@@ -110,8 +110,8 @@ void Checkpoint::open_indexed(const std::vector<std::string>& names) {
         fail("{}: tensor \"{}\" is in {}, but the index leaves it out; get the index again",
              index_path.string(), printable(tensor), name);
       if (entry->second != name)
-        fail("{}: tensor \"{}\" is said to be in {}, but it is in {}; get the files again", index_path.string(),
-             printable(tensor), entry->second,
+        fail("{}: tensor \"{}\" is said to be in {}, but it is in {}; get the files again",
+             index_path.string(), printable(tensor), entry->second,
              opened.at(entry->second)->tensors().contains(tensor) ? name + " as well" : name);
       tensors_.emplace(tensor, info);
       where_[tensor] = file;

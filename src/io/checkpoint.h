@@ -79,7 +79,8 @@ class Checkpoint {
   std::map<std::string, const SafetensorsFile*> where_;
 };
 
-/// What is added to a target's name for the folder in which it is made, and for that of how far measuring for it is.
+/// What is added to a target's name for the folder in which it is made, and for that of how far measuring for
+/// it is.
 inline constexpr const char* kPartial = ".partial";
 inline constexpr const char* kProgress = ".progress";
 /// The files of a WorkFolder that are its own.
@@ -133,18 +134,20 @@ class WorkFolder {
 
 /// What tells nibble's own folders from others.
 struct OwnFolders {
-  WorkFolder::CheckOwn written = {};   // of a target that is to be replaced; where there is none, only an empty one is
-  WorkFolder::CheckOwn leftover = {};  // of what an interrupted run left beside the target, lock and state too
+  WorkFolder::CheckOwn written =
+      {};  // of a target that is to be replaced; where there is none, only an empty one is
+  WorkFolder::CheckOwn leftover =
+      {};  // of what an interrupted run left beside the target, lock and state too
 };
 
 /// A folder that becomes visible under its final name only when it is complete: files are written into
 /// `target` + ".partial", and commit() renames it.
 class OutputFolder : public WorkFolder {
  public:
-  /// Throws Error when the target exists and `force` is false, is an interrupted run's work folder, or the parent
-  /// cannot be written. With `force`, an existing target must be empty or own.written let it pass; it must be
-  /// neither a git working tree nor a link nor the current folder or one above it, and is replaced only by
-  /// commit(). Whether the target is the folder that is being read is the caller's to check.
+  /// Throws Error when the target exists and `force` is false, is an interrupted run's work folder, or the
+  /// parent cannot be written. With `force`, an existing target must be empty or own.written let it pass; it
+  /// must be neither a git working tree nor a link nor the current folder or one above it, and is replaced
+  /// only by commit(). Whether the target is the folder that is being read is the caller's to check.
   OutputFolder(const std::filesystem::path& target, bool force, Leftovers leftovers = Leftovers::remove,
                OwnFolders own = {});
 

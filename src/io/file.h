@@ -78,7 +78,8 @@ void swap_folders(const std::filesystem::path& a, const std::filesystem::path& b
 /// The ending of a file that is being written.
 inline constexpr const char* kUnfinished = ".nibble-partial";
 
-/// A file that appears under its name only when it is complete. Bytes go to `path` + kUnfinished through a buffer; commit() syncs and renames. Destroyed without commit, it removes the partial file. A partial file
+/// A file that appears under its name only when it is complete. Bytes go to `path` + kUnfinished through a
+/// buffer; commit() syncs and renames. Destroyed without commit, it removes the partial file. A partial file
 /// that an interrupted run left is overwritten; one that another process is writing is refused.
 ///
 /// A link at `path` is followed, so that the file it names is replaced and the link stays. Throws Error where

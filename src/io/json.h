@@ -21,8 +21,8 @@ enum class DuplicateKeys { last_wins, refuse };
 Json parse_json(std::string_view text, std::string_view what,
                 DuplicateKeys duplicates = DuplicateKeys::last_wins);
 
-/// The same for a line of a file of lines: `what` names the line ("samples.jsonl:3"), and errors its column. Keys
-/// that are there twice are refused: people write these files.
+/// The same for a line of a file of lines: `what` names the line ("samples.jsonl:3"), and errors its column.
+/// Keys that are there twice are refused: people write these files.
 Json parse_json_line(std::string_view line, std::string_view what);
 
 /// Reads and parses a file (at most 256 MiB). Throws Error when it cannot be read or parsed.

@@ -17,7 +17,6 @@ namespace nibble::io {
 namespace fs = std::filesystem;
 namespace {
 
-
 /// What stands at a path, links not followed.
 fs::file_type type_at(const fs::path& path) {
   std::error_code error;
@@ -100,8 +99,8 @@ void remove_folder(const fs::path& folder) {
   if (error) fail("{}: cannot remove it: {}", folder.string(), error.message());
 }
 
-/// Removes what a run leaves that was killed between the last two steps of its commit. A work folder whose name is
-/// given as a target looks the same, but its lock and state are what its own run goes on by.
+/// Removes what a run leaves that was killed between the last two steps of its commit. A work folder whose
+/// name is given as a target looks the same, but its lock and state are what its own run goes on by.
 void clean_committed(const fs::path& target) {
   std::error_code ignored;
   if (fs::symlink_status(target / kLockFile, ignored).type() != fs::file_type::regular) return;
@@ -137,7 +136,8 @@ void sync_tree(const fs::path& folder) {
 
 }  // namespace
 
-WorkFolder::WorkFolder(const fs::path& target, std::string_view suffix, Leftovers leftovers, const CheckOwn& check_own)
+WorkFolder::WorkFolder(const fs::path& target, std::string_view suffix, Leftovers leftovers,
+                       const CheckOwn& check_own)
     : target_(normal_target(target)), path_(target_) {
   path_ += suffix;
   if (::mkdir(path_.c_str(), 0777) != 0) {

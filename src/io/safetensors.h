@@ -72,9 +72,9 @@ struct PlannedTensor {
 /// Writes one file, byte for byte as safetensors.torch.save_file(..., metadata={"format": "pt"}) does:
 /// tensors sorted by dtype (the library's order: I64, F64, F32, I32, BF16, F16, I16, I8, U8, BOOL) then by
 /// the bytes of their names, header with "__metadata__":{"format":"pt"} first, padded with spaces to 8 bytes.
-/// Goes through `path` + ".nibble-partial", fsync and rename; on any failure the partial file is removed and Error
-/// thrown (disk full, unwritable folder, a writer that gives too many or too few bytes). What a writer throws
-/// passes through.
+/// Goes through `path` + ".nibble-partial", fsync and rename; on any failure the partial file is removed and
+/// Error thrown (disk full, unwritable folder, a writer that gives too many or too few bytes). What a writer
+/// throws passes through.
 void write_safetensors(const std::filesystem::path& path, std::vector<PlannedTensor> tensors);
 
 /// A PlannedTensor of bytes that are already there and stay there until written.

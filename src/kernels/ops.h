@@ -99,8 +99,9 @@ class Int8Weight {
 void linear_int8(ConstMatrix x, const Int8Weight& weight, std::span<const float> bias, float threshold,
                  MutableMatrix y);
 
-/// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric. Where
-/// memory is short, a Gram matrix is its diagonal alone, as one row (1, n): here, in gram_norm and in round4.
+/// gram (n, n) += x' (n, rows) * x (rows, n), in fp32 with a fixed reduction order. The result is symmetric.
+/// Where memory is short, a Gram matrix is its diagonal alone, as one row (1, n): here, in gram_norm and in
+/// round4.
 void add_gram(ConstMatrix x, MutableMatrix gram);
 
 /// Whether a Gram matrix is given as its diagonal alone.

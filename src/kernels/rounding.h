@@ -16,10 +16,11 @@
 // turn moves to the one nearest to its optimum with all others held, and every absmax to the best one for its
 // codes, where the objective falls.
 //
-// drift: in a model whose earlier linears are quantized, the input is Y where it was X, and what the output is added to
-// is S where it was R. The sum that was meant, R + X W', is then nearest to S + Y T' (in squares, beside the damping)
-// for T = W + (W K + L) H^-1 with K = (X - Y)' Y, L = (R - S)' Y and H made of Y: feedback to T instead of W takes
-// errors of earlier linears back as well (Li et al. 2025, arXiv:2504.02692, has this target without L).
+// drift: in a model whose earlier linears are quantized, the input is Y where it was X, and what the output
+// is added to is S where it was R. The sum that was meant, R + X W', is then nearest to S + Y T' (in squares,
+// beside the damping) for T = W + (W K + L) H^-1 with K = (X - Y)' Y, L = (R - S)' Y and H made of Y:
+// feedback to T instead of W takes errors of earlier linears back as well (Li et al. 2025, arXiv:2504.02692,
+// has this target without L).
 //
 // Both run twice: the absmax values of a first pass, free floats, set the offset and the nested scales of
 // double quantization; a second pass chooses absmax values among those that a reader can decode and measures
@@ -76,20 +77,22 @@ std::array<float, kScaleSteps> scale_grid(float target, float weight);
 /// factors it whatever the scales of the channels are.
 std::vector<float> damped_diagonal(ConstMatrix gram, double damping);
 
-/// The offset of double quantization for better codes: that of plain codes (the mean of their absmax values) rounded
-/// to eight bits. Any offset near the mean serves as well, since absmax values are chosen among what it lets a reader
-/// decode; one that follows from the weight alone makes a quant_state whose size does not depend on statistics, and a
-/// short one makes it no longer than plain rounding's, so that a plan of plain sizes fits.
+/// The offset of double quantization for better codes: that of plain codes (the mean of their absmax values)
+/// rounded to eight bits. Any offset near the mean serves as well, since absmax values are chosen among what
+/// it lets a reader decode; one that follows from the weight alone makes a quant_state whose size does not
+/// depend on statistics, and a short one makes it no longer than plain rounding's, so that a plan of plain
+/// sizes fits.
 float short_offset(float plain);
 
 /// The weight (out, in; f32, bf16 or f16, finite, of any alignment) in NF4 with double quantization, blocks
 /// of 64. plain: quant::encode4 byte for byte; the gram is not looked at. Otherwise gram: (in, in),
-/// symmetric, where the damping is raised tenfold until H can be factored; or its diagonal alone (1, in), for which
-/// feedback has nothing to feed and is search. drift: for feedback with a whole matrix; where H is at last the diagonal
-/// alone, it counts for nothing. Error when the gram or the drift holds NaN or infinity; InternalError for other shapes
-/// and dtypes. Thread-safe; uses nibble's threads inside; the same bytes for any number of them. Memory beside the
-/// arguments: one (in, in) matrix of fp32 for feedback, one like the weight in fp32 with a drift, and for each thread
-/// three times the fp32 size of 64 rows (of 1024 rows at most where `in` is no multiple of 64).
+/// symmetric, where the damping is raised tenfold until H can be factored; or its diagonal alone (1, in), for
+/// which feedback has nothing to feed and is search. drift: for feedback with a whole matrix; where H is at
+/// last the diagonal alone, it counts for nothing. Error when the gram or the drift holds NaN or infinity;
+/// InternalError for other shapes and dtypes. Thread-safe; uses nibble's threads inside; the same bytes for
+/// any number of them. Memory beside the arguments: one (in, in) matrix of fp32 for feedback, one like the
+/// weight in fp32 with a drift, and for each thread three times the fp32 size of 64 rows (of 1024 rows at
+/// most where `in` is no multiple of 64).
 quant::Packed4 round4(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options,
                       const Drift& drift = {});
 

@@ -19,7 +19,8 @@ namespace {
 
 using run::Modality;
 
-/// What one tap tells: its inputs, what the outputs are added to (empty where that is unknown), and modalities of rows.
+/// What one tap tells: its inputs, what the outputs are added to (empty where that is unknown), and
+/// modalities of rows.
 struct Heard {
   ConstMatrix x, stream;
   std::span<const Modality> modality;
@@ -28,7 +29,8 @@ struct Heard {
 /// Hears one tap, and wants nothing of the pass behind it.
 class TapListener : public run::Observer {
  public:
-  TapListener(const std::string& tap, std::function<void(const Heard&)> heard) : tap_(tap), heard_(std::move(heard)) {}
+  TapListener(const std::string& tap, std::function<void(const Heard&)> heard)
+      : tap_(tap), heard_(std::move(heard)) {}
 
   void stream(ConstMatrix hidden) override { stream_ = hidden; }
   void tap(std::span<const model::Linear* const> readers, ConstMatrix x,
@@ -59,8 +61,8 @@ void add_difference(Matrix a, const Matrix& b, const Matrix& y, Matrix& to) {
   kernels::add_cross(a.view(), y.view(), to.mut());
 }
 
-/// What a tap of the model as it is written (inputs Y, added to S) tells beside that of the 16-bit model (X, R), by
-/// modality: Y'Y, (X - Y)'Y and, where the outputs are added as they are, (R - S)'Y.
+/// What a tap of the model as it is written (inputs Y, added to S) tells beside that of the 16-bit model (X,
+/// R), by modality: Y'Y, (X - Y)'Y and, where the outputs are added as they are, (R - S)'Y.
 struct Drifts {
   int64_t widest;  // beyond which there is the diagonal of Y'Y alone
   std::array<Matrix, 2> gram = {}, input = {}, stream = {};
@@ -77,8 +79,8 @@ struct Drifts {
       if (kernels::is_diagonal(gram[at].view())) continue;
       add_difference(rows_of_modality(x, real.modality, m), y, y, input[at]);
       if (r.rows > 0)
-        add_difference(rows_of_modality(r, real.modality, m), rows_of_modality(real.stream, real.modality, m), y,
-                       stream[at]);
+        add_difference(rows_of_modality(r, real.modality, m), rows_of_modality(real.stream, real.modality, m),
+                       y, stream[at]);
     }
   }
 
@@ -94,7 +96,8 @@ struct Drifts {
 
 class InOrder {
  public:
-  InOrder(Walk& walk, const records::Rounding& rounding, const std::map<std::string, Stored>& how, RoundedStore& store)
+  InOrder(Walk& walk, const records::Rounding& rounding, const std::map<std::string, Stored>& how,
+          RoundedStore& store)
       : binding_(walk.runner().weights().binding()),
         rounding_(rounding),
         how_(how),
@@ -146,7 +149,8 @@ class InOrder {
   /// What the journal calls this: codes depend on how every linear is stored.
   std::string name_of() const {
     std::string text;
-    for (const auto& [linear, stored] : how_) text += fmt::format("{} {}\n", linear, static_cast<int>(stored));
+    for (const auto& [linear, stored] : how_)
+      text += fmt::format("{} {}\n", linear, static_cast<int>(stored));
     return "round in order#" + sha256(text);
   }
 
@@ -179,7 +183,9 @@ class InOrder {
     const bool wide = rounding_.widest > 0 && readers[0]->in > rounding_.widest;
     for (size_t batch = 0; batch < source_.batches(); ++batch) {
       std::vector<std::array<Matrix, 2>> heard;  // inputs, and what outputs are added to
-      TapListener meant(readers[0]->tap, [&](const Heard& h) { heard.push_back({copy_of(h.x), copy_of(h.stream)}); });
+      TapListener meant(readers[0]->tap, [&](const Heard& h) {
+        heard.push_back({copy_of(h.x), copy_of(h.stream)});
+      });
       if (!wide) source_.look(step, batch, states[0], meant);
       size_t next = 0;
       TapListener real(readers[0]->tap, [&](const Heard& h) {
@@ -190,7 +196,8 @@ class InOrder {
       written_.look(step, batch, states[1], real);
     }
     const bool usable = drifts.rows[0] + drifts.rows[1] > 0 && drifts.finite();
-    const std::array<double, 2> weights = modality_weights(drifts.rows, signal(readers, drifts), rounding_.mix);
+    const std::array<double, 2> weights =
+        modality_weights(drifts.rows, signal(readers, drifts), rounding_.mix);
     const Matrix gram = mixed(std::move(drifts.gram), weights, rounding_.damping);
     const double share = share_of_drift(source_.rows()[0] > 0);
     const std::array<double, 2> shares = {share * weights[0], share * weights[1]};

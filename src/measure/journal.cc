@@ -261,7 +261,8 @@ void Journal::save(const Place& place, size_t steps, std::span<const States* con
     try_to_save(place, steps, states);
   } catch (const Error& error) {
     failed_ = true;
-    options_.tell(fmt::format("{}; the work goes on, but cannot be gone on with after an interruption", error.what()));
+    options_.tell(
+        fmt::format("{}; the work goes on, but cannot be gone on with after an interruption", error.what()));
   }
 }
 

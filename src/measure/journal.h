@@ -104,8 +104,8 @@ struct Onlooker {
   std::function<void(size_t)> after = {};
 };
 
-/// Takes one branch through all steps of a walk, from where the journal says that it was interrupted. Returns the
-/// states at the end.
+/// Takes one branch through all steps of a walk, from where the journal says that it was interrupted. Returns
+/// the states at the end.
 States walk_through(Walk& walk, const Keeping& keeping, const Onlooker& onlooker = {});
 
 /// What Walk::answers() gives of the walk's end. It is a result by this name.

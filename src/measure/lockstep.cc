@@ -53,7 +53,8 @@ std::string in_order_name(const std::string& linear) {
   return linear + ", in order";
 }
 
-void set_weight(run::Weights& weights, const model::Linear& linear, Stored stored, const RoundedStore* store) {
+void set_weight(run::Weights& weights, const model::Linear& linear, Stored stored,
+                const RoundedStore* store) {
   if (stored == Stored::as_source) return weights.replace(linear.name, {});
   quant::Packed4 packed;
   if (stored == Stored::plain) {
@@ -132,7 +133,8 @@ size_t Lockstep::begin(const std::string& name, std::vector<Branch>& branches) {
 
 void Lockstep::run_branches(const Assignment& base, std::span<const Assignment> hypotheses,
                             std::span<std::vector<double>> out) {
-  const bool plain_base = std::all_of(base.begin(), base.end(), [](Stored s) { return s == Stored::as_source; });
+  const bool plain_base =
+      std::all_of(base.begin(), base.end(), [](Stored s) { return s == Stored::as_source; });
   if (!plain_base) reference();
   std::vector<Branch> branches = {{&base}};
   std::string name = name_of(base);
@@ -161,7 +163,8 @@ const Matrix& Lockstep::reference() {
   return *reference_;
 }
 
-std::vector<std::vector<double>> Lockstep::run(const Assignment& base, std::span<const Assignment> hypotheses) {
+std::vector<std::vector<double>> Lockstep::run(const Assignment& base,
+                                               std::span<const Assignment> hypotheses) {
   NIBBLE_CHECK(base.size() == groups_);
   for (const Assignment& h : hypotheses) NIBBLE_CHECK(h.size() == groups_);
   std::vector<std::vector<double>> out(hypotheses.size());

@@ -21,11 +21,12 @@ enum class Stored : uint8_t {
   in_order,  // what it holds by in_order_name()
 };
 
-/// The name in a store of a linear's codes for the plan that round_in_order() rounded last; by its own name stand
-/// codes for the inputs of the 16-bit model.
+/// The name in a store of a linear's codes for the plan that round_in_order() rounded last; by its own name
+/// stand codes for the inputs of the 16-bit model.
 std::string in_order_name(const std::string& linear);
 
-/// Has a linear multiplied with what a reader decodes of it. `store` may be null where it holds nothing of it.
+/// Has a linear multiplied with what a reader decodes of it. `store` may be null where it holds nothing of
+/// it.
 void set_weight(run::Weights& weights, const model::Linear& linear, Stored stored, const RoundedStore* store);
 
 /// How every group is stored, in the order of the groups.
@@ -43,8 +44,9 @@ class Lockstep {
   Lockstep(Walk& walk, std::span<const records::Group> groups, const records::Inventory& inventory,
            const RoundedStore* store, int64_t memory, Journal* journal = nullptr, std::string label = {});
 
-  /// Mean KL(16 bit || assignment) in nats over each item's answer: a row for each hypothesis, a column for each
-  /// item; 0 for items that a change cannot reach. The same as running the assignment alone, bit for bit.
+  /// Mean KL(16 bit || assignment) in nats over each item's answer: a row for each hypothesis, a column for
+  /// each item; 0 for items that a change cannot reach. The same as running the assignment alone, bit for
+  /// bit.
   std::vector<std::vector<double>> run(const Assignment& base, std::span<const Assignment> hypotheses);
 
   /// Passes over the weights that so many hypotheses take.

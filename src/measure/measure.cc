@@ -79,10 +79,11 @@ Matrix plain_difference(const TensorView& weight) {
   return difference(weight, quant::decode4(quant::encode4(weight, quant::Format::nf4, true)).view());
 }
 
-/// The activation errors `plain` of a weight for other codes, which leave d, where there are no more than the diagonals
-/// of the Gram matrices: as these tell the two apart.
-std::array<records::ActivationError, 2> estimated_errors(std::array<records::ActivationError, 2> plain, const Tap& tap,
-                                                         const TensorView& weight, ConstMatrix d) {
+/// The activation errors `plain` of a weight for other codes, which leave d, where there are no more than the
+/// diagonals of the Gram matrices: as these tell the two apart.
+std::array<records::ActivationError, 2> estimated_errors(std::array<records::ActivationError, 2> plain,
+                                                         const Tap& tap, const TensorView& weight,
+                                                         ConstMatrix d) {
   const Matrix plain_d = plain_difference(weight);
   for (size_t m = 0; m < 2; ++m) {
     if (plain[m].rows == 0) continue;
@@ -130,7 +131,8 @@ class Recorder {
     for (const auto& linear : out_.inventory.linears) {
       place_[linear.name] = out_.errors.size();
       out_.errors.emplace_back().name = linear.name;
-      if (!options.rounding.plain())  // a likely size until it is rounded: a journal's record holds no linear of none
+      if (!options.rounding
+               .plain())  // a likely size until it is rounded: a journal's record holds no linear of none
         out_.errors.back().rounded = {.bytes4 = linear.bytes4, .weight = 0, .activation = {}};
     }
   }
@@ -193,8 +195,8 @@ class Recorder {
   }
 
  private:
-  /// Throws Error for what comes into a linear that is not finite: names the tensor that it comes from where one is
-  /// not finite itself.
+  /// Throws Error for what comes into a linear that is not finite: names the tensor that it comes from where
+  /// one is not finite itself.
   [[noreturn]] void refuse_rows(const model::Linear& linear) const {
     const auto unused = binding_.unused_tensors();
     const io::Checkpoint& checkpoint = binding_.checkpoint();
@@ -203,8 +205,11 @@ class Recorder {
       binding_.check_finite(name);
       checkpoint.drop(checkpoint.tensor(name));
     }
-    fail("{}: what comes into it is NaN or infinite on these inputs, though no weight is; leave out the input that "
-         "makes it so, or go on with --allow-nonfinite", linear.name);
+    fail(
+        "{}: what comes into it is NaN or infinite on these inputs, though no weight is; leave out the input "
+        "that "
+        "makes it so, or go on with --allow-nonfinite",
+        linear.name);
   }
 
   void finish(const model::Linear& linear, const Tap& tap, const TapRounder* rounder) {
@@ -230,11 +235,11 @@ class Recorder {
     const Matrix lost = difference(weight, decoded.view());
     const bool narrow = std::any_of(tap.gram.begin(), tap.gram.end(),
                                     [](const Matrix& gram) { return kernels::is_diagonal(gram.view()); });
-    errors.rounded = {.bytes4 = stored_bytes(linear, packed),
-                      .weight = quant::weight_error(weight, decoded.view()).relative,
-                      .activation = narrow
-                                        ? estimated_errors(errors.activation, tap, weight, lost.view())
-                                        : activation_errors(linear, tap, 0, linear.out, nullptr, lost.view())};
+    errors.rounded = {
+        .bytes4 = stored_bytes(linear, packed),
+        .weight = quant::weight_error(weight, decoded.view()).relative,
+        .activation = narrow ? estimated_errors(errors.activation, tap, weight, lost.view())
+                             : activation_errors(linear, tap, 0, linear.out, nullptr, lost.view())};
   }
 
   const model::Binding& binding_;
@@ -260,9 +265,10 @@ records::Measurements measure(Walk& walk, const std::string& model, const Option
                         .walk = name,
                         .more = [&] { return recorder.found(); },
                         .restore = [&](const io::Json& found) { recorder.restore(found); }};
-  const Wanted wanted{.grams = !options.rounding.plain(),
-                      .difference = [&](const model::Linear& linear) { return recorder.round_plainly(linear); },
-                      .widest = options.rounding.widest};
+  const Wanted wanted{
+      .grams = !options.rounding.plain(),
+      .difference = [&](const model::Linear& linear) { return recorder.round_plainly(linear); },
+      .widest = options.rounding.widest};
   walk_taps(walk, name, wanted, keeping, [&](const Tap& tap) { recorder.see(tap); });
   records::Measurements out = recorder.result(walk.rows());
   if (options.journal) {
@@ -277,17 +283,18 @@ void round_linears(Walk& walk, const records::Rounding& rounding, const std::set
   const model::Binding& binding = walk.runner().weights().binding();
   const Keeping keeping{.journal = journal,
                         .walk = fmt::format("round#{}", sha256(fmt::format("{}", fmt::join(names, "\n"))))};
-  walk_taps(walk, "round", {.grams = true, .difference = {}, .widest = rounding.widest}, keeping, [&](const Tap& tap) {
-    std::optional<TapRounder> rounder;
-    for (const model::Linear* linear : tap.readers) {
-      if (!names.contains(linear->name) || store.has(linear->name) || !finite_rows(tap)) continue;
-      Tensor buffer;
-      const TensorView weight = binding.weight(*linear, buffer);
-      if (quant::find_nonfinite(weight)) continue;
-      if (!rounder) rounder.emplace(tap, rounding);
-      store.put(linear->name, rounder->round(weight));
-    }
-  });
+  walk_taps(walk, "round", {.grams = true, .difference = {}, .widest = rounding.widest}, keeping,
+            [&](const Tap& tap) {
+              std::optional<TapRounder> rounder;
+              for (const model::Linear* linear : tap.readers) {
+                if (!names.contains(linear->name) || store.has(linear->name) || !finite_rows(tap)) continue;
+                Tensor buffer;
+                const TensorView weight = binding.weight(*linear, buffer);
+                if (quant::find_nonfinite(weight)) continue;
+                if (!rounder) rounder.emplace(tap, rounding);
+                store.put(linear->name, rounder->round(weight));
+              }
+            });
   for (const model::Linear* linear : model::linears(binding.spec())) {
     if (!names.contains(linear->name) || store.has(linear->name)) continue;
     Tensor buffer;

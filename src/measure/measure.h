@@ -21,10 +21,10 @@ struct Options {
 /// their Gram matrices X'X, whatever takes less (Frobenius norms; Q is NF4 with double quantization, decoded
 /// as a reader does; in bf16, products are the model's own), for plain codes and for those of
 /// options.rounding, which go to `store` (not null unless the rounding is plain). Linears that no input
-/// reached are rounded plainly; of codes that were chosen by a diagonal alone (records::Rounding::widest), activation
-/// errors are those of plain codes as far as the diagonal tells the two apart. Sizes in the inventory become exact.
-/// Throws Error for a weight that is not finite, unless allowed: it is left out then. The same bits for any number of
-/// threads.
+/// reached are rounded plainly; of codes that were chosen by a diagonal alone (records::Rounding::widest),
+/// activation errors are those of plain codes as far as the diagonal tells the two apart. Sizes in the
+/// inventory become exact. Throws Error for a weight that is not finite, unless allowed: it is left out then.
+/// The same bits for any number of threads.
 records::Measurements measure(Walk& walk, const std::string& model, const Options& options,
                               RoundedStore* store);
 

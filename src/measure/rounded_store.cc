@@ -18,7 +18,8 @@ io::Descriptor scratch_file(const std::filesystem::path& folder) {
   std::string name = (folder / ".nibble-scratch-XXXXXX").string();
   io::Descriptor file(mkostemp(name.data(), O_CLOEXEC));
   if (!file.open())
-    fail("{}: no scratch file for rounded weights can be made: {}", folder.string(), io::system_message(errno));
+    fail("{}: no scratch file for rounded weights can be made: {}", folder.string(),
+         io::system_message(errno));
   unlink(name.c_str());
   return file;
 }

@@ -1,5 +1,5 @@
-// Rounded linears between the pass that made them and those that use them: too large to hold, too dear to make
-// again.
+// Rounded linears between the pass that made them and those that use them: too large to hold, too dear to
+// make again.
 #pragma once
 
 #include <cstdint>

@@ -53,7 +53,8 @@ void add_squares(ConstMatrix y, std::span<const float> bias, std::span<const Mod
   });
 }
 
-void add_grams(ConstMatrix x, std::span<const Modality> modality, int64_t widest, std::array<Matrix, 2>& grams) {
+void add_grams(ConstMatrix x, std::span<const Modality> modality, int64_t widest,
+               std::array<Matrix, 2>& grams) {
   for (const Modality m : records::kModalities) {
     const auto rows = std::count(modality.begin(), modality.end(), m);
     if (rows == 0) continue;
@@ -178,8 +179,8 @@ void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keepin
   walk_through(walk, keeping, {.observer = &observer, .before = before, .after = after});
 }
 
-std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const std::array<double, 2>& signal,
-                                       double mix) {
+std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows,
+                                       const std::array<double, 2>& signal, double mix) {
   const std::array<double, 2> share = {mix, 1 - mix};
   const bool both = rows[0] > 0 && rows[1] > 0;
   std::array<double, 2> out{};

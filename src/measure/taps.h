@@ -20,8 +20,8 @@ using Squares = std::array<std::vector<double>, 2>;
 /// The sum over outputs [begin, begin + n).
 double sum_of(const std::vector<double>& squares, int64_t begin, int64_t n);
 
-/// What was seen of one tap: the number of rows X and, if wanted, X'X or its diagonal alone, by modality; squares of
-/// X W' and, where that was multiplied, of X D', by linear.
+/// What was seen of one tap: the number of rows X and, if wanted, X'X or its diagonal alone, by modality;
+/// squares of X W' and, where that was multiplied, of X D', by linear.
 struct Tap {
   std::vector<const model::Linear*> readers;
   std::array<Matrix, 2> gram;
@@ -35,8 +35,8 @@ struct Tap {
 using DifferenceOf = std::function<Matrix(const model::Linear&)>;
 
 /// What is wanted of taps. With `difference`, X D' is multiplied where that takes less than the Gram matrices
-/// that it could be had from, which are summed up elsewhere; with `grams`, everywhere. Of inputs wider than `widest`
-/// (0: of none) there is the diagonal alone, and X D' always multiplied. Of shapes alone.
+/// that it could be had from, which are summed up elsewhere; with `grams`, everywhere. Of inputs wider than
+/// `widest` (0: of none) there is the diagonal alone, and X D' always multiplied. Of shapes alone.
 struct Wanted {
   bool grams = false;
   DifferenceOf difference = {};
@@ -86,20 +86,21 @@ void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keepin
 /// The rows of x that are of one modality, in their order.
 Matrix rows_of_modality(ConstMatrix x, std::span<const run::Modality> modality, run::Modality wanted);
 
-/// A Gram matrix of `width` inputs before any rows, or its diagonal where these are wider than `widest` (0: none are).
+/// A Gram matrix of `width` inputs before any rows, or its diagonal where these are wider than `widest` (0:
+/// none are).
 Matrix empty_gram(int64_t width, int64_t widest);
 
-/// What the matrices of each modality count in one of both: mix / signal for vision, (1 - mix) / signal for text, where
-/// signal is the |XW'|^2 of its rows, so that each counts by its relative error. A modality without rows leaves the
-/// other alone.
-std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows, const std::array<double, 2>& signal,
-                                       double mix);
-/// The sum of weight * matrix; the diagonal of each, Gram matrices where there is damping, is taken 1 + damping
-/// times. Empty without any.
+/// What the matrices of each modality count in one of both: mix / signal for vision, (1 - mix) / signal for
+/// text, where signal is the |XW'|^2 of its rows, so that each counts by its relative error. A modality
+/// without rows leaves the other alone.
+std::array<double, 2> modality_weights(const std::array<int64_t, 2>& rows,
+                                       const std::array<double, 2>& signal, double mix);
+/// The sum of weight * matrix; the diagonal of each, Gram matrices where there is damping, is taken 1 +
+/// damping times. Empty without any.
 Matrix mixed(std::array<Matrix, 2> matrices, const std::array<double, 2>& weights,
              const std::array<double, 2>& damping);
-/// One Gram matrix of both modalities; |XW'|^2 over all readers. It is damped because in a model that is quantized
-/// throughout, inputs carry the noise of the layers before. Empty without any rows.
+/// One Gram matrix of both modalities; |XW'|^2 over all readers. It is damped because in a model that is
+/// quantized throughout, inputs carry the noise of the layers before. Empty without any rows.
 Matrix mixed_gram(const Tap& tap, const records::Rounding& rounding);
 
 /// What kernels::round4 is to do with such a Gram matrix.

@@ -112,8 +112,7 @@ Walk::Walk(run::Runner& runner, std::span<const data::Item> items) : runner_(run
   }
   if (std::any_of(batches_.begin(), batches_.end(), [](const Inputs& inputs) { return inputs.pictures; })) {
     for (int64_t i = 0; i < spec.vision->blocks_used; ++i)
-      steps_.push_back(
-          {Step::Kind::tower, i, linears_of(spec.vision->stack.blocks[static_cast<size_t>(i)])});
+      steps_.push_back({Step::Kind::tower, i, linears_of(spec.vision->stack.blocks[static_cast<size_t>(i)])});
     Step& step = steps_.emplace_back(Step{Step::Kind::connector, 0, {}});
     for (const model::Linear& l : spec.vision->connector_linears) step.linears.push_back(&l);
   }

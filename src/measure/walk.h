@@ -16,8 +16,8 @@
 
 namespace nibble::measure {
 
-/// The hidden states of one branch between two steps: a part for each batch of inputs. Copies share parts until
-/// one of them is taken over a step alone, and the pictures' features also after that.
+/// The hidden states of one branch between two steps: a part for each batch of inputs. Copies share parts
+/// until one of them is taken over a step alone, and the pictures' features also after that.
 struct States {
   struct Part {
     Matrix hidden;                        // (rows, hidden)
@@ -39,9 +39,9 @@ struct Step {
 };
 
 /// Drives a model over inputs that have answers. Without pictures among the inputs there are no steps of the
-/// tower. Inputs with pictures and inputs without are in batches of their own: the latter are embedded from the
-/// start, and stay as they are in the tower, in the connector and in cross attention. Not thread-safe; the
-/// runner, its weights and the items must outlive it.
+/// tower. Inputs with pictures and inputs without are in batches of their own: the latter are embedded from
+/// the start, and stay as they are in the tower, in the connector and in cross attention. Not thread-safe;
+/// the runner, its weights and the items must outlive it.
 class Walk {
  public:
   Walk(run::Runner& runner, std::span<const data::Item> items);
@@ -55,15 +55,16 @@ class Walk {
   /// products. Parts that they share go once, and stay shared. Every row has the same bits as if its branch
   /// were alone. The observer may be null.
   void advance(size_t step, std::span<States* const> branches, run::Observer* observer);
-  /// Inputs go through a step in batches. Shows the observer one of them, which leaves the branch as it is; nothing
-  /// where the step does not reach it.
+  /// Inputs go through a step in batches. Shows the observer one of them, which leaves the branch as it is;
+  /// nothing where the step does not reach it.
   size_t batches() const { return batches_.size(); }
   void look(size_t step, size_t batch, const States& branch, run::Observer& observer);
   /// Forgets the weights that a step loaded; replacements stay.
   void release(size_t step);
   /// After the last step: the hidden states that predict the answers' tokens, one row each, items in order.
   Matrix answers(const States& states) const;
-  /// Mean KL(softmax of reference || softmax of branch) of each item over its answer, from what answers() gave.
+  /// Mean KL(softmax of reference || softmax of branch) of each item over its answer, from what answers()
+  /// gave.
   std::vector<double> divergence(const Matrix& reference, const Matrix& branch);
   /// The same for each of several branches after the last step. The reference's logits, and those of parts
   /// that branches share, are made once.

@@ -91,7 +91,8 @@ void Binding::bind_linear(const Linear& linear, const Shape& shape) {
   const std::string file = checkpoint_.file_of(weight).string();
   if (bound.storage == Storage::plain && !readable(view.dtype))
     fail(
-        "{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4, FP4 and LLM.int8, and 16- or "
+        "{}: tensor {} is {} without a quant_state; nibble reads bitsandbytes NF4, FP4 and LLM.int8, and 16- "
+        "or "
         "32-bit floats",
         file, weight, dtype_name(view.dtype));
   const Shape found = bound.storage == Storage::plain ? view.shape : bind_packed(linear, weight, bound);

@@ -66,8 +66,8 @@ class Binding {
 
   /// The tensors of the files that are no part of the model as config.json describes it, by name.
   std::vector<std::string> unused_tensors() const;
-  /// SHA-256 over the names, dtypes and shapes of all tensors and the first and last bytes (4 KiB) of each: tells
-  /// models of one shape apart without reading all of them.
+  /// SHA-256 over the names, dtypes and shapes of all tensors and the first and last bytes (4 KiB) of each:
+  /// tells models of one shape apart without reading all of them.
   std::string fingerprint() const;
   /// The linears with their sizes. bytes4 is exact but for the digits of one number in each quant_state (a
   /// few bytes); measuring makes it exact. `model` is the name that the user gave.

@@ -41,7 +41,8 @@ Linear lone_linear(const std::string& name, int64_t out, int64_t in, bool bias, 
 /// none.
 std::string_view fused_module(Role role);
 
-/// A config.json of a text model, with the keys of both styles; and of one with text_config and vision_config.
+/// A config.json of a text model, with the keys of both styles; and of one with text_config and
+/// vision_config.
 io::Json text_config_for_both(const io::Json& config);
 io::Json parts_config_for_both(const io::Json& config);
 

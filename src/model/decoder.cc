@@ -37,7 +37,8 @@ Block decoder_block(const std::string& name, const Shape& s, const DecoderDefaul
   out.activation_name = fmt::format("{}.{}", mlp, defaults.activation);
   out.attention_norm = {name + ".input_layernorm", Norm::Kind::rms, s.dim, s.eps};
   out.mlp_norm = {name + ".post_attention_layernorm", Norm::Kind::rms, s.dim, s.eps};
-  out.qkv = defaults.fused ? std::vector{fused_qkv(attn, s)} : qkv_linears(attn, s.dim, s.q, s.kv, s.qkv_bias);
+  out.qkv =
+      defaults.fused ? std::vector{fused_qkv(attn, s)} : qkv_linears(attn, s.dim, s.q, s.kv, s.qkv_bias);
   out.attention_out = lone_linear(attn + ".o_proj", s.dim, s.q, s.out_bias, Role::attention_out);
   out.mlp_in =
       defaults.fused ? std::vector{fused_gate_up(mlp, s)} : gate_up_linears(mlp, s.dim, s.inner, s.mlp_bias);
@@ -48,7 +49,8 @@ Block decoder_block(const std::string& name, const Shape& s, const DecoderDefaul
 /// Key-value heads: a missing key has the class default, null means one for each head.
 int64_t kv_heads_field(const io::Fields& config, int64_t heads, std::optional<int64_t> fallback) {
   const bool null = config.json().contains("num_key_value_heads") && !config.has("num_key_value_heads");
-  const int64_t out = config.dimension("num_key_value_heads", null ? heads : fallback.value_or(heads), 1 << 16);
+  const int64_t out =
+      config.dimension("num_key_value_heads", null ? heads : fallback.value_or(heads), 1 << 16);
   if (heads % out != 0)
     fail("{}: {} attention heads do not divide among {} key-value heads", config.what(), heads, out);
   return out;

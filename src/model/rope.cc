@@ -60,11 +60,11 @@ std::vector<float> factors(const io::Fields& fields, std::string_view key, size_
 /// LongRoPE: one factor an angle, others for sequences longer than the model was first trained for.
 void scale_longrope(Rope& rope, const std::vector<float>& powers, const io::Fields& config,
                     const io::Fields& fields) {
-  const auto longest = static_cast<double>(config.dimension("max_position_embeddings", 4096, int64_t{1} << 40));
-  const int64_t fallback = fields.dimension("original_max_position_embeddings", static_cast<int64_t>(longest),
-                                            int64_t{1} << 40);
-  rope.original_positions =
-      config.dimension("original_max_position_embeddings", fallback, int64_t{1} << 40);
+  const auto longest =
+      static_cast<double>(config.dimension("max_position_embeddings", 4096, int64_t{1} << 40));
+  const int64_t fallback =
+      fields.dimension("original_max_position_embeddings", static_cast<int64_t>(longest), int64_t{1} << 40);
+  rope.original_positions = config.dimension("original_max_position_embeddings", fallback, int64_t{1} << 40);
   const std::vector<float> near = factors(fields, "short_factor", rope.frequency.size());
   const std::vector<float> far = factors(fields, "long_factor", rope.frequency.size());
   const auto original = static_cast<double>(rope.original_positions);
@@ -100,10 +100,11 @@ Rope text_rope(const io::Fields& config, int64_t head_dim, double default_theta)
   part = fields.number("partial_rotary_factor", part);
   if (!(theta > 0)) fail("{}: rope_theta {} is not positive", config.what(), theta);
   const double turning = static_cast<double>(head_dim) * part;
-  const auto dim = turning > 0 && turning <= static_cast<double>(head_dim) ? static_cast<int64_t>(turning) : 0;
+  const auto dim =
+      turning > 0 && turning <= static_cast<double>(head_dim) ? static_cast<int64_t>(turning) : 0;
   if (dim < 2 || dim % 2 != 0)
-    fail("{}: partial_rotary_factor {} does not give an even part of the {} features of a head", config.what(),
-         part, head_dim);
+    fail("{}: partial_rotary_factor {} does not give an even part of the {} features of a head",
+         config.what(), part, head_dim);
   Rope rope;
   rope.frequency = inverse_frequencies(theta, dim);
   rope.axis.assign(rope.frequency.size(), 0);

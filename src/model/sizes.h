@@ -12,8 +12,8 @@ namespace nibble::model {
 /// the quant_state writes out in decimal.
 int64_t nf4_bytes(int64_t out, int64_t in, DType dtype, float offset);
 
-/// Makes a linear's sizes those of a source of this dtype. bytes4 is exact but for the digits of one number in
-/// the quant_state, which only the weight tells (a few bytes).
+/// Makes a linear's sizes those of a source of this dtype. bytes4 is exact but for the digits of one number
+/// in the quant_state, which only the weight tells (a few bytes).
 void set_dtype(records::LinearRecord& linear, DType dtype);
 
 /// The linears with their sizes where every tensor is stored as `dtype`. `model` is the name that the user

@@ -32,7 +32,7 @@ struct Linear {
   std::string group;          // linears that are decided together
   std::string tap;            // linears that read the same input
   std::vector<Slice> slices;  // of a fused linear; they cover its rows in order
-  bool fits8 = true;          // false: readers give it tensors of more dimensions than LLM.int8's module takes
+  bool fits8 = true;  // false: readers give it tensors of more dimensions than LLM.int8's module takes
 };
 
 /// A norm over `dim` features: name.weight, and for `layer` name.bias.
@@ -58,7 +58,7 @@ struct Block {
   std::string activation_name;           // likewise, "" for none
   std::optional<Entry> entry;
   Norm attention_norm, mlp_norm;
-  std::vector<Linear> qkv;            // one fused linear (rows q, k, v) or three: q, k, v
+  std::vector<Linear> qkv;             // one fused linear (rows q, k, v) or three: q, k, v
   std::optional<Norm> q_norm, k_norm;  // over the features of each head
   // Cross attention: keys and values are made of the pictures' features, without rotary embedding; a sequence
   // without pictures passes by the block.
@@ -71,9 +71,10 @@ struct Block {
 
 /// Rotary embedding: 2 * frequency.size() features of each head turn, pairs (j, j + frequency.size()).
 struct Rope {
-  std::vector<float> frequency;       // radians per position, of each angle; empty: nothing turns
-  std::vector<uint8_t> axis;          // which entry of a row's position each angle follows
-  std::vector<float> long_frequency;  // for sequences of more than `original_positions` tokens; empty: the same
+  std::vector<float> frequency;  // radians per position, of each angle; empty: nothing turns
+  std::vector<uint8_t> axis;     // which entry of a row's position each angle follows
+  std::vector<float>
+      long_frequency;  // for sequences of more than `original_positions` tokens; empty: the same
   int64_t original_positions = 0;
   float scale = 1;  // of cosine and sine
 };
@@ -87,19 +88,20 @@ struct Stack {
   Activation activation = Activation::silu;
   Rope rope;
   std::vector<Block> blocks;
-  std::vector<int64_t> kept;  // blocks whose outputs the connector joins to the last one's, feature by feature
+  std::vector<int64_t>
+      kept;  // blocks whose outputs the connector joins to the last one's, feature by feature
 };
 
-/// How a tower sees a picture in tiles (Llama 3.2 Vision): every tile is a row of patches behind a class token,
-/// with gated embeddings of place, tile and aspect ratio; rows are filled up to a multiple of 8.
+/// How a tower sees a picture in tiles (Llama 3.2 Vision): every tile is a row of patches behind a class
+/// token, with gated embeddings of place, tile and aspect ratio; rows are filled up to a multiple of 8.
 struct Tiles {
-  int64_t count = 4;         // of every picture; those that it does not fill are empty
-  int64_t side = 0;          // patches along a side of a tile
-  int64_t aspect_ratios = 0;  // rows of the embeddings, the one of no picture counted
-  std::string class_embedding;     // tensor (hidden)
-  std::string before;              // module: .embedding.weight (aspect_ratios, count * hidden), .gate (1)
-  std::string position;            // module: .embedding (tile_rows, hidden), .gate (1),
-                                   // .tile_embedding.weight (aspect_ratios, count * tile_rows * hidden)
+  int64_t count = 4;            // of every picture; those that it does not fill are empty
+  int64_t side = 0;             // patches along a side of a tile
+  int64_t aspect_ratios = 0;    // rows of the embeddings, the one of no picture counted
+  std::string class_embedding;  // tensor (hidden)
+  std::string before;           // module: .embedding.weight (aspect_ratios, count * hidden), .gate (1)
+  std::string position;         // module: .embedding (tile_rows, hidden), .gate (1),
+                                // .tile_embedding.weight (aspect_ratios, count * tile_rows * hidden)
 
   int64_t tile_rows() const { return side * side + 1; }
   int64_t padded_rows() const { return (tile_rows() + 7) / 8 * 8; }
@@ -109,7 +111,8 @@ struct Tiles {
 struct Vision {
   std::string name;         // module
   std::string patch_embed;  // module; a convolution without overlap is a linear over the flattened patch
-  std::string patch_linear;  // its convolution: name.weight (hidden, channels, [temporal,] patch, patch), no bias
+  std::string
+      patch_linear;  // its convolution: name.weight (hidden, channels, [temporal,] patch, patch), no bias
   int64_t channels = 3, patch = 14;
   int64_t temporal_patch = 0;  // frames of a patch; 0: a convolution over one frame
   std::optional<Norm> embedding_norm;
@@ -124,8 +127,8 @@ struct Vision {
   std::vector<Linear> connector_linears;
   Activation connector_activation = Activation::gelu;
   bool across = false;  // the text looks at the features by cross attention
-  // A picture's rows spread over the height and width axes of the text's positions; otherwise they are counted
-  // like text.
+  // A picture's rows spread over the height and width axes of the text's positions; otherwise they are
+  // counted like text.
   bool spread_positions = false;
   int64_t position_side = 0;  // patches have positions below this on each axis; 0: any
 
@@ -138,7 +141,7 @@ struct Text {
   std::string embedding;  // name.weight (embedding_rows, hidden)
   int64_t vocabulary = 0;
   int64_t embedding_rows = 0;  // at least the vocabulary: some ids can be said to the model, but not by it
-  int64_t max_positions = 0;  // longest sequence that the model was made for
+  int64_t max_positions = 0;   // longest sequence that the model was made for
   Stack stack;
   Norm norm;
   std::string head;  // name.weight (vocabulary, hidden); when tied, the embedding serves
@@ -157,7 +160,8 @@ struct Spec {
   Text text;
   Tokens tokens;
 
-  /// True when the text looks at pictures by cross attention; otherwise their features stand among its tokens.
+  /// True when the text looks at pictures by cross attention; otherwise their features stand among its
+  /// tokens.
   bool sees_across() const { return vision && vision->across; }
 };
 

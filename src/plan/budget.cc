@@ -42,7 +42,8 @@ int64_t parse_budget(std::string_view budget, const records::Inventory& inventor
   const bool percent = unit == "%", per_weight = unit == "bpw";
   if (!number || !(bytes_of_one || percent || per_weight))
     fail(
-        "budget \"{}\": expected a share over all-4-bit (10%), a size (1.81GiB; also TiB, MiB, KiB, TB, GB, MB, KB, "
+        "budget \"{}\": expected a share over all-4-bit (10%), a size (1.81GiB; also TiB, MiB, KiB, TB, GB, "
+        "MB, KB, "
         "B), bits per weight (4.6bpw), of at most 18 digits, a KL in nats (kl:0.001), or match",
         printable(budget));
 
@@ -50,8 +51,9 @@ int64_t parse_budget(std::string_view budget, const records::Inventory& inventor
   const int64_t all4 = inventory.bytes_all4(), smallest = least.value_or(all4);
   Wide limit = 0;
   if (percent)
-    limit = std::max(static_cast<Wide>(all4) + static_cast<Wide>(all4) * number->digits / (100 * number->scale),
-                     static_cast<Wide>(smallest));
+    limit =
+        std::max(static_cast<Wide>(all4) + static_cast<Wide>(all4) * number->digits / (100 * number->scale),
+                 static_cast<Wide>(smallest));
   else if (per_weight)
     limit = static_cast<Wide>(inventory.parameters) * number->digits / (8 * number->scale);
   else
@@ -75,7 +77,8 @@ void check_budget(std::string_view budget, const records::Inventory& inventory) 
   parse_budget(budget, inventory, inventory.bytes_all4() - kDigits * std::ssize(inventory.linears));
 }
 
-std::optional<std::array<double, 2>> kl_budget(std::string_view budget, const records::Measurements& measurements) {
+std::optional<std::array<double, 2>> kl_budget(std::string_view budget,
+                                               const records::Measurements& measurements) {
   if (budget == "match") {
     if (!measurements.noise)
       fail("budget \"match\" needs solo runs in the measurements; measure with --effort auto or full");

@@ -57,7 +57,8 @@ double worst_ratio(const std::array<double, 2>& kl, const std::array<double, 2>&
   double worst = 0;
   for (size_t m = 0; m < 2; ++m)
     if (reference[m] > 0)
-      worst = std::max(worst, std::isfinite(kl[m]) ? kl[m] / reference[m] : std::numeric_limits<double>::infinity());
+      worst = std::max(worst,
+                       std::isfinite(kl[m]) ? kl[m] / reference[m] : std::numeric_limits<double>::infinity());
   return worst;
 }
 
@@ -83,7 +84,8 @@ double Objective::operator()(const std::array<double, 2>& kl) const {
   return weights ? weighted(kl, *weights) : worst_ratio(kl, reference);
 }
 
-Objective objective_for(std::span<const GroupCosts> costs, const std::optional<std::array<double, 2>>& weights) {
+Objective objective_for(std::span<const GroupCosts> costs,
+                        const std::optional<std::array<double, 2>>& weights) {
   return {.weights = weights, .reference = predicted_kl(costs, choose_within(costs, 0, {1, 1}))};
 }
 

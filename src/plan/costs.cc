@@ -41,8 +41,8 @@ double depth_of(const Measurements& m, const records::Group& group) {
   return static_cast<double>(m.inventory.linears[group.members[0]].depth);
 }
 
-/// The squared relative activation error of a linear, a mean over the modalities of its rows; the weight's own
-/// where no rows were seen.
+/// The squared relative activation error of a linear, a mean over the modalities of its rows; the weight's
+/// own where no rows were seen.
 double linear_error(const records::LinearErrors& errors, bool rounded) {
   const auto& activation = rounded ? errors.rounded->activation : errors.activation;
   double sum = 0;
@@ -65,7 +65,8 @@ double group_error(const Measurements& m, const records::Group& group, bool roun
   return sum;
 }
 
-/// What a run's KL says of other inputs: its typical KL, scaled so that over all runs it sums up to the mean KL.
+/// What a run's KL says of other inputs: its typical KL, scaled so that over all runs it sums up to the mean
+/// KL.
 class Expected {
  public:
   explicit Expected(const Measurements& m) : m_(m) {
@@ -96,8 +97,8 @@ struct Gain {
   std::array<double, 2> log{};
 };
 
-/// The gains of all groups that were run alone. Where a group was run with both roundings, the run recorded last
-/// counts: that of the rounding that is not plain.
+/// The gains of all groups that were run alone. Where a group was run with both roundings, the run recorded
+/// last counts: that of the rounding that is not plain.
 std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<records::Group>& groups,
                                      const Expected& expected) {
   std::map<std::string, const records::Group*> by_name;
@@ -108,8 +109,7 @@ std::map<std::string, Gain> gains_of(const Measurements& m, const std::vector<re
     Gain gain{kind_of(m, group), depth_of(m, group), {}};
     const double error = std::max(group_error(m, group, run.rounding != "plain"), kTiny);
     for (const Modality modality : records::kModalities)
-      gain.log[static_cast<size_t>(modality)] =
-          std::log(std::max(expected(run.kl, modality), kTiny) / error);
+      gain.log[static_cast<size_t>(modality)] = std::log(std::max(expected(run.kl, modality), kTiny) / error);
     out[run.group] = gain;
   }
   return out;
@@ -139,8 +139,9 @@ std::array<double, 2> median(const std::vector<const Gain*>& gains) {
 }
 
 /// The gain of a group from those of other groups; nothing where there are none.
-std::optional<std::array<double, 2>> predicted_gain(const std::map<std::string, Gain>& gains, const Kind& kind,
-                                                    double depth, const std::string& without) {
+std::optional<std::array<double, 2>> predicted_gain(const std::map<std::string, Gain>& gains,
+                                                    const Kind& kind, double depth,
+                                                    const std::string& without) {
   std::vector<const Gain*> same, part, all;
   for (const auto& [name, gain] : gains) {
     if (name == without) continue;
@@ -157,10 +158,11 @@ std::optional<std::array<double, 2>> predicted_gain(const std::map<std::string, 
 /// Gains on a logarithmic scale, by group.
 using LogGains = std::map<std::string, std::array<double, 2>>;
 
-/// The gains of the groups that were not run alone, or of `without` as if it had not been: from those of others, and
-/// scaled to what joint runs leave. Empty without any runs.
-LogGains predicted_gains(const Measurements& m, const std::vector<records::Group>& groups, const Expected& expected,
-                         const std::map<std::string, Gain>& gains, const std::string& without = "") {
+/// The gains of the groups that were not run alone, or of `without` as if it had not been: from those of
+/// others, and scaled to what joint runs leave. Empty without any runs.
+LogGains predicted_gains(const Measurements& m, const std::vector<records::Group>& groups,
+                         const Expected& expected, const std::map<std::string, Gain>& gains,
+                         const std::string& without = "") {
   LogGains out;
   std::map<std::string_view, const records::Group*> by_name;
   for (const records::Group& group : groups) {
@@ -192,7 +194,8 @@ LogGains predicted_gains(const Measurements& m, const std::vector<records::Group
   return out;
 }
 
-const records::SoloRun* find_run(const Measurements& m, const std::string& group, const std::string& rounding) {
+const records::SoloRun* find_run(const Measurements& m, const std::string& group,
+                                 const std::string& rounding) {
   const auto it = std::find_if(m.solo.begin(), m.solo.end(), [&](const records::SoloRun& run) {
     return run.group == group && run.rounding == rounding;
   });
@@ -332,7 +335,8 @@ std::vector<std::vector<std::string>> first_runs(const Measurements& m, size_t m
     return out;
   };
   if (groups.empty() || most == 0) return {};
-  if (auto kinds = sets_by([&](const auto& group) { return kind_of(m, group); }); kinds.size() <= most) return kinds;
+  if (auto kinds = sets_by([&](const auto& group) { return kind_of(m, group); }); kinds.size() <= most)
+    return kinds;
   if (auto parts = sets_by([&](const auto& group) { return kind_of(m, group).part; }); parts.size() <= most)
     return parts;
   return sets_by([](const auto&) { return 0; });
@@ -368,8 +372,8 @@ struct Margin {
 };
 
 /// The names of the first `most` groups of `order` by falling score.
-std::vector<std::string> names_by(const std::vector<GroupCosts>& costs, std::vector<size_t> order, size_t most,
-                                  const std::vector<double>& score) {
+std::vector<std::string> names_by(const std::vector<GroupCosts>& costs, std::vector<size_t> order,
+                                  size_t most, const std::vector<double>& score) {
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return score[a] > score[b]; });
   order.resize(std::min(most, order.size()));
   std::vector<std::string> out;
@@ -385,7 +389,8 @@ double expected_excess(double median, double limit) {
 }
 
 /// What the groups that were not run alone cost together at most: for each, what its joint run leaves.
-std::map<std::string_view, double> left_of_joint(const Measurements& m, const std::vector<GroupCosts>& costs) {
+std::map<std::string_view, double> left_of_joint(const Measurements& m,
+                                                 const std::vector<GroupCosts>& costs) {
   const Expected expected(m);
   std::map<std::string_view, double> out;
   for (const records::JointRun& run : m.joint) {

@@ -203,7 +203,8 @@ class Bound {
       sums_[place].push_back({0, 0});
       for (const Part& part : parts)
         if (part.place >= place)
-          sums_[place].push_back({sums_[place].back().bytes + part.bytes, sums_[place].back().gain + part.gain});
+          sums_[place].push_back(
+              {sums_[place].back().bytes + part.bytes, sums_[place].back().gain + part.gain});
     }
   }
 

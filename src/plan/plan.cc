@@ -137,7 +137,8 @@ records::Plan plan_of_choice(const records::Measurements& measurements, std::spa
                              std::span<const int> chosen, const records::Plan& like) {
   records::Plan plan = empty_plan(measurements, like.policy, like.budget);
   plan.budget_bytes = like.budget_bytes;
-  std::vector<const StoredAs*> four;  // of each group, what the plan stores, or would if it did not keep the group
+  std::vector<const StoredAs*>
+      four;  // of each group, what the plan stores, or would if it did not keep the group
   std::vector<double> kl;
   for (size_t g = 0; g < costs.size(); ++g) {
     const StoredAs& option = costs[g].options[static_cast<size_t>(chosen[g])];
@@ -157,8 +158,9 @@ records::Plan plan_of_choice(const records::Measurements& measurements, std::spa
       decision.keep = keep;
       decision.score = kl[g];
       decision.rounding = keep ? "plain" : option.rounding;
-      decision.reason = keep ? fmt::format("KL {:.3g} {}, rank {} of {} groups", kl[g], how, rank + 1, costs.size())
-                             : fmt::format("KL {:.3g} {}", kl[g], how);
+      decision.reason =
+          keep ? fmt::format("KL {:.3g} {}, rank {} of {} groups", kl[g], how, rank + 1, costs.size())
+               : fmt::format("KL {:.3g} {}", kl[g], how);
     }
   }
   plan.predicted = predicted_kl(costs, chosen);
@@ -189,7 +191,8 @@ std::vector<records::CurvePoint> pareto_curve(const records::Measurements& measu
   const int64_t other = measurements.inventory.other_bytes;
   const auto all4 = static_cast<double>(measurements.inventory.bytes_all4() - other);
   const auto all16 = static_cast<double>(measurements.inventory.bytes_all16() - other);
-  for (const double share : {0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.22, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0}) {
+  for (const double share :
+       {0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.22, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0}) {
     const auto chosen = choose(costs, static_cast<int64_t>(all4 + share * (all16 - all4)), objective);
     const records::CurvePoint point{other + chosen_bytes(costs, chosen), predicted_kl(costs, chosen)};
     if (out.empty() || point.bytes > out.back().bytes) out.push_back(point);
@@ -209,7 +212,8 @@ records::Plan make_plan(const records::Measurements& measurements, std::string_v
     fail("budget \"{}\" holds for each modality on its own: --weights has no part in it", budget);
   // What the codes at hand need at least may be more than plain ones do, or less.
   const auto set_budget = [&](int64_t least) {
-    if (!budget.empty() && !limit) plan.budget_bytes = parse_budget(budget, inventory, inventory.other_bytes + least);
+    if (!budget.empty() && !limit)
+      plan.budget_bytes = parse_budget(budget, inventory, inventory.other_bytes + least);
   };
   if (help.needs_budget && budget.empty()) fail("policy \"{}\" needs a budget, such as 10%", policy);
   if (help.needs_measurements) check_measured(measurements, policy);

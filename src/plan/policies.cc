@@ -193,8 +193,8 @@ void decide_by_errors(const Task& task, std::vector<Decision>& decisions) {
     ranked.push_back({harm, error_text(largest)});
     options.push_back({{group.bytes4, 0}, {group.bytes16, harm}});
   }
-  const std::vector<int> chosen =
-      choose_options(options, std::min(task.budget - task.measurements.inventory.other_bytes, kLargestBudget));
+  const std::vector<int> chosen = choose_options(
+      options, std::min(task.budget - task.measurements.inventory.other_bytes, kLargestBudget));
   const std::vector<size_t> order = order_by_score(ranked);
   for (size_t rank = 0; rank < order.size(); ++rank) {
     const size_t g = order[rank];
@@ -211,16 +211,19 @@ void decide_by_errors(const Task& task, std::vector<Decision>& decisions) {
 }
 
 constexpr std::array<Policy, 11> kPolicies = {{
-    {"dynamic", "keep what removes most of the predicted harm within the budget", true, true, decide_by_errors},
+    {"dynamic", "keep what removes most of the predicted harm within the budget", true, true,
+     decide_by_errors},
     {"all", "every linear in 4 bits", false, false, decide_all},
     {"int8", "every linear in 8 bits (LLM.int8)", false, false, decide_int8},
     {"none", "every linear stays in 16 bits", false, false, decide_none},
     {"weight-error", "keep the groups with the largest weight errors", true, true, decide_weight_error},
-    {"activation-error", "keep the groups with the largest activation errors", true, true, decide_activation_error},
+    {"activation-error", "keep the groups with the largest activation errors", true, true,
+     decide_activation_error},
     {"random:SEED", "keep groups in an order drawn from SEED", true, false, decide_random},
     {"vision", "keep the vision part and the projector", false, false, decide_vision},
     {"projector", "keep the projector", false, false, decide_projector},
-    {"projections", "keep the projector and attention's output projections", false, false, decide_projections},
+    {"projections", "keep the projector and attention's output projections", false, false,
+     decide_projections},
     {"list:FILE", "keep the linears or parents that FILE names, one a line", false, false, decide_list},
 }};
 

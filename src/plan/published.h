@@ -17,8 +17,10 @@ struct PublishedList {
 
 /// The lists in `folder` that were published for a model of this family, number of text blocks and hidden
 /// size, in order of their file names. A list begins with comments "# model:", "# family:", "# layers:",
-/// "# hidden:". Throws Error naming file and line for a list without them, or with a name that matches nothing.
+/// "# hidden:". Throws Error naming file and line for a list without them, or with a name that matches
+/// nothing.
 std::vector<PublishedList> published_lists(const std::filesystem::path& folder,
-                                           const records::Inventory& inventory, int64_t layers, int64_t hidden);
+                                           const records::Inventory& inventory, int64_t layers,
+                                           int64_t hidden);
 
 }  // namespace nibble::plan

@@ -14,10 +14,10 @@ namespace nibble::records {
 /// One prompt with its answer, whose positions are the answer's tokens and the end-of-turn token after it; or
 /// one window of a plain text, whose positions are all its tokens but the first, which nothing predicts.
 struct SampleResult {
-  std::string id;      // "images/0003.jpg" or the file and line of a text
-  bool plain = false;  // a window of plain text, which is only read
+  std::string id;                      // "images/0003.jpg" or the file and line of a text
+  bool plain = false;                  // a window of plain text, which is only read
   Modality modality = Modality::text;  // vision: the prompt has pictures
-  int64_t bytes = 0;   // of a window: UTF-8 bytes that its predicted tokens stand for
+  int64_t bytes = 0;                   // of a window: UTF-8 bytes that its predicted tokens stand for
   std::string prompt;
   std::string expected;   // the answer that was judged against
   bool generated = true;  // false where the model was not asked for its own text: no output, never exact
@@ -56,7 +56,7 @@ struct Evaluation {
   std::optional<AnswerTotals> answers;  // where there are samples with an answer
   // Of these, by what was asked; where there are such samples.
   std::optional<AnswerTotals> picture_answers, prompt_answers;  // prompts with pictures, text-only prompts
-  std::optional<TextTotals> texts;      // where there are windows of plain text
+  std::optional<TextTotals> texts;                              // where there are windows of plain text
 
   friend bool operator==(const Evaluation&, const Evaluation&) = default;
 };

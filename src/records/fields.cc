@@ -70,8 +70,7 @@ void check_keys(const io::Fields& fields, std::initializer_list<std::string_view
 
 std::string digest_field(const io::Fields& fields, std::string_view key) {
   std::string text = fields.string(key);
-  if (!text.empty() &&
-      (text.size() != 64 || text.find_first_not_of("0123456789abcdef") != std::string::npos))
+  if (!text.empty() && (text.size() != 64 || text.find_first_not_of("0123456789abcdef") != std::string::npos))
     fail("{}: \"{}\" is neither empty nor 64 lower-case hex digits", fields.what(), key);
   return text;
 }
@@ -131,8 +130,8 @@ double kl_field(const io::Fields& fields, std::string_view key) {
 }
 
 int64_t bytes4_field(const io::Fields& fields, std::string_view key, int64_t bytes16) {
-  // Two maps of 16 and 256 floats and a quant_state of some hundred bytes; codes and scales take less than a byte for
-  // each weight.
+  // Two maps of 16 and 256 floats and a quant_state of some hundred bytes; codes and scales take less than a
+  // byte for each weight.
   constexpr int64_t kBeside = 4096;
   return between(fields, key, 1, bytes16 + kBeside);
 }

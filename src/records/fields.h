@@ -15,8 +15,8 @@ namespace nibble::records {
 /// {"nibble": kind, "version": version}: how every record begins.
 io::Json make_header(std::string_view kind, int version);
 
-/// The kind that a file says it holds in the header of a record; "" for one that does not begin so or cannot be
-/// read. Looks at its start alone.
+/// The kind that a file says it holds in the header of a record; "" for one that does not begin so or cannot
+/// be read. Looks at its start alone.
 std::string kind_of_file(const std::filesystem::path& path);
 
 /// Throws Error unless the record begins with this header (saying which kind and version are expected) and
@@ -39,8 +39,8 @@ double share(const io::Fields& fields, std::string_view key);
 /// positive: an integer >= 1. between: an integer from low to high.
 int64_t positive(const io::Fields& fields, std::string_view key);
 int64_t between(const io::Fields& fields, std::string_view key, int64_t low, int64_t high);
-/// The tokens of a window that plain texts are cut into, as --window takes them: 2 to 1048576, or 0 where there are no
-/// texts to cut (`none`).
+/// The tokens of a window that plain texts are cut into, as --window takes them: 2 to 1048576, or 0 where
+/// there are no texts to cut (`none`).
 int64_t window_field(const io::Fields& fields, std::string_view key, bool none);
 
 /// The largest KL that a record may hold, in nats: no model's is near it, and sums of KLs stay finite.

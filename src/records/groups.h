@@ -18,8 +18,8 @@ struct Group {
   int64_t extra_bytes() const { return bytes16 - bytes4; }
 };
 
-/// The groups in order of their first member. With `fuse` they are what serving engines fuse; without it every
-/// linear is a group of its own name.
+/// The groups in order of their first member. With `fuse` they are what serving engines fuse; without it
+/// every linear is a group of its own name.
 std::vector<Group> group_linears(const Inventory& inventory, bool fuse = true);
 
 }  // namespace nibble::records

@@ -19,7 +19,8 @@ inline constexpr int kResamples = 2000;
 inline constexpr uint64_t kBootstrapSeed = 20240607;
 /// A number in [0, n).
 size_t draw(std::mt19937_64& generator, size_t n);
-/// The lower and upper end of an interval: the values at 2.5 % and 97.5 % of these, which are sorted in place.
+/// The lower and upper end of an interval: the values at 2.5 % and 97.5 % of these, which are sorted in
+/// place.
 std::pair<double, double> interval_ends(std::span<double> resampled);
 
 /// sum of weight * value / sum of weight over samples, with its interval; zeros where the weights sum to 0.

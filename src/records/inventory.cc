@@ -73,8 +73,8 @@ void read_shape(const io::Fields& fields, LinearRecord& linear) {
 }
 
 LinearRecord linear_from_json(const io::Fields& fields) {
-  check_keys(fields,
-             {"name", "group", "tap", "part", "role", "depth", "shape", "dtype", "bytes16", "bytes4", "fits8"});
+  check_keys(fields, {"name", "group", "tap", "part", "role", "depth", "shape", "dtype", "bytes16", "bytes4",
+                      "fits8"});
   LinearRecord linear;
   linear.name = non_empty(fields, "name");
   linear.group = non_empty(fields, "group");

@@ -45,7 +45,7 @@ struct LinearRecord {
   int64_t bytes16 = 0;        // of the weight as the source stores it
   int64_t bytes4 = 0;  // as NF4 with double quantization: codes, absmax, maps, quant_state: all tensor data
 
-  bool fits8 = true;   // false: LLM.int8's module cannot take this linear's input
+  bool fits8 = true;  // false: LLM.int8's module cannot take this linear's input
   /// As LLM.int8: codes, a scale for each row, and the byte of weight_format.
   int64_t bytes8() const { return out * in + 4 * out + 1; }
 
@@ -54,11 +54,11 @@ struct LinearRecord {
 
 struct Inventory {
   static constexpr int kVersion = 1;
-  std::string family;       // "qwen2_vl"
-  std::string model;        // folder or hub name, as the user gave it
+  std::string family;        // "qwen2_vl"
+  std::string model;         // folder or hub name, as the user gave it
   std::string weights = {};  // Binding::fingerprint of the tensors; "" where it was not taken
-  int64_t parameters = 0;   // of all tensors, tied weights once
-  int64_t other_bytes = 0;  // tensor data besides the linears' weights: embeddings, head, norms, biases, ...
+  int64_t parameters = 0;    // of all tensors, tied weights once
+  int64_t other_bytes = 0;   // tensor data besides the linears' weights: embeddings, head, norms, biases, ...
   std::vector<LinearRecord> linears;  // in the order of the forward pass
 
   /// Tensor data with every linear in 4 bits, in 8 bits, and as in the source.

@@ -11,7 +11,8 @@ namespace {
 std::map<std::string, std::string> digests_field(const io::Fields& fields, const std::string& key) {
   std::map<std::string, std::string> out;
   for (const auto& [name, digest] : fields.object(key).json().items()) {
-    if (!digest.is_string()) fail("{}: {}: the entry of {} is no string", fields.what(), key, printable(name));
+    if (!digest.is_string())
+      fail("{}: {}: the entry of {} is no string", fields.what(), key, printable(name));
     out[name] = digest.get<std::string>();
   }
   return out;
@@ -29,9 +30,12 @@ std::map<std::string, std::string> files_field(const io::Fields& fields) {
 }  // namespace
 
 io::Json to_json(const Made& made) {
-  io::Json json = {
-      {"nibble", made.version},     {"command", writable(made.command)},   {"tensor_bytes", made.tensor_bytes},
-      {"plan", to_json(made.plan)}, {"weight_errors", made.weight_errors}, {"sha256", made.sha256}};
+  io::Json json = {{"nibble", made.version},
+                   {"command", writable(made.command)},
+                   {"tensor_bytes", made.tensor_bytes},
+                   {"plan", to_json(made.plan)},
+                   {"weight_errors", made.weight_errors},
+                   {"sha256", made.sha256}};
   if (made.files) json["files"] = *made.files;
   return json;
 }

@@ -17,8 +17,8 @@ struct Made {
   Plan plan;
   std::map<std::string, double> weight_errors = {};  // of each 4-bit linear
   std::map<std::string, std::string> sha256 = {};    // of each tensor's bytes
-  /// SHA-256 of config.json and of every file that was copied beside it, by name; not of README.md, which a card
-  /// replaces. Nothing in checkpoints of a nibble that did not record them.
+  /// SHA-256 of config.json and of every file that was copied beside it, by name; not of README.md, which a
+  /// card replaces. Nothing in checkpoints of a nibble that did not record them.
   std::optional<std::map<std::string, std::string>> files = {};
 
   friend bool operator==(const Made&, const Made&) = default;

@@ -103,14 +103,14 @@ std::vector<MeasuredInput> inputs_from_json(const io::Fields& fields) {
 
 /// The fields "rounding" and "kl" of a run, and that its groups are of the inventory.
 template <typename Run>
-void read_run(const io::Fields& fields, const std::vector<std::string>& names, const std::set<std::string>& groups,
-              const Measurements& measurements, Run& run) {
+void read_run(const io::Fields& fields, const std::vector<std::string>& names,
+              const std::set<std::string>& groups, const Measurements& measurements, Run& run) {
   for (const std::string& name : names)
     if (!groups.contains(name)) fail("{}: the inventory has no group \"{}\"", fields.what(), printable(name));
   run.rounding = rounding_kind(fields, "rounding");
   if (run.rounding != "plain" && run.rounding != measurements.rounding.kind)
-    fail("{}: \"rounding\" is \"{}\", but the measurements were made with \"{}\"", fields.what(), run.rounding,
-         measurements.rounding.kind);
+    fail("{}: \"rounding\" is \"{}\", but the measurements were made with \"{}\"", fields.what(),
+         run.rounding, measurements.rounding.kind);
   for (const io::Json& value : fields.array("kl")) {
     if (!value.is_number() || !(value.get<double>() >= 0 && value.get<double>() <= kLargestKl))
       fail("{}: \"kl\" holds something that is no number from 0 to {}", fields.what(), kLargestKl);
@@ -122,7 +122,8 @@ void read_run(const io::Fields& fields, const std::vector<std::string>& names, c
 
 void read_runs(const io::Fields& fields, Measurements& measurements) {
   std::set<std::string> groups;
-  for (const Group& group : group_linears(measurements.inventory, measurements.fuse)) groups.insert(group.name);
+  for (const Group& group : group_linears(measurements.inventory, measurements.fuse))
+    groups.insert(group.name);
   std::set<std::pair<std::string, std::string>> seen;
   for (const io::Json& item : fields.array("solo")) {
     const io::Fields run(item, fmt::format("{}: solo[{}]", fields.what(), measurements.solo.size()));
@@ -216,8 +217,8 @@ io::Json to_json(const Measurements& measurements) {
 Measurements measurements_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
   check_record(fields, kKind, Measurements::kVersion,
-               {"data", "samples", "rows", "compute", "window", "rounding", "fuse", "effort", "inventory", "errors",
-                "inputs", "noise", "solo", "joint"});
+               {"data", "samples", "rows", "compute", "window", "rounding", "fuse", "effort", "inventory",
+                "errors", "inputs", "noise", "solo", "joint"});
   Measurements measurements;
   measurements.data = strings_field(fields, "data");
   measurements.samples = count(fields, "samples");
@@ -254,7 +255,8 @@ Measurements measurements_from_json(const io::Json& json, const std::string& wha
   }
   measurements.inputs = inputs_from_json(fields);
   if (!measurements.inputs.empty() && std::ssize(measurements.inputs) != measurements.samples)
-    fail("{}: \"samples\" is {}, but \"inputs\" lists {}", what, measurements.samples, measurements.inputs.size());
+    fail("{}: \"samples\" is {}, but \"inputs\" lists {}", what, measurements.samples,
+         measurements.inputs.size());
   if (fields.has("noise")) measurements.noise = kl_by_modality_field(fields, "noise");
   read_runs(fields, measurements);
   return measurements;

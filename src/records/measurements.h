@@ -55,9 +55,9 @@ struct LinearErrors {
 
 /// One of the inputs that was measured on.
 struct MeasuredInput {
-  std::string id;                       // "images/0003.jpg", or the file and line of a text
-  Modality modality = Modality::text;   // vision: it has pictures
-  int64_t positions = 0;                // that the KL is a mean over: of the answer, or of the text's window
+  std::string id;                      // "images/0003.jpg", or the file and line of a text
+  Modality modality = Modality::text;  // vision: it has pictures
+  int64_t positions = 0;               // that the KL is a mean over: of the answer, or of the text's window
 
   friend bool operator==(const MeasuredInput&, const MeasuredInput&) = default;
 };
@@ -70,8 +70,8 @@ struct SoloRun {
   friend bool operator==(const SoloRun&, const SoloRun&) = default;
 };
 
-/// The model run with several groups in 4 bits and everything else in 16: KLs add where layers act alone, so that
-/// this bounds what each of them costs.
+/// The model run with several groups in 4 bits and everything else in 16: KLs add where layers act alone, so
+/// that this bounds what each of them costs.
 struct JointRun {
   std::vector<std::string> groups;  // at least two, in order
   std::string rounding;             // as of solo runs
@@ -85,18 +85,18 @@ struct Measurements {
   Inventory inventory;
   std::vector<std::string> data;  // the calibration files as given
   int64_t samples = 0;
-  int64_t window = 0;                // of plain texts, in tokens; 0 where none was cut
-  std::array<int64_t, 2> rows{};     // tokens seen, by Modality (vision: patches, at the tower's input)
-  std::string compute;               // "f32" or "bf16"
-  Rounding rounding;                 // of the errors' `rounded` and of solo runs that are not plain
-  bool fuse = true;                  // groups are what serving engines fuse; false: every linear alone
-  std::string effort = "none";       // "none", "auto" or "full": which solo runs were made
+  int64_t window = 0;                 // of plain texts, in tokens; 0 where none was cut
+  std::array<int64_t, 2> rows{};      // tokens seen, by Modality (vision: patches, at the tower's input)
+  std::string compute;                // "f32" or "bf16"
+  Rounding rounding;                  // of the errors' `rounded` and of solo runs that are not plain
+  bool fuse = true;                   // groups are what serving engines fuse; false: every linear alone
+  std::string effort = "none";        // "none", "auto" or "full": which solo runs were made
   std::vector<MeasuredInput> inputs;  // that the solo runs were made on, in order; empty without solo runs
   std::vector<LinearErrors> errors;   // one for each linear of the inventory, in its order
   std::vector<SoloRun> solo;          // in order of the groups; plain before the other rounding
   std::vector<JointRun> joint;        // no group is in two of them
-  /// KL, by Modality of the inputs, of the 16-bit model with the inputs of its linears rounded to bf16 against
-  /// itself with fp32: what 16-bit hardware does by itself. Nothing without solo runs.
+  /// KL, by Modality of the inputs, of the 16-bit model with the inputs of its linears rounded to bf16
+  /// against itself with fp32: what 16-bit hardware does by itself. Nothing without solo runs.
   std::optional<std::array<double, 2>> noise;
 
   friend bool operator==(const Measurements&, const Measurements&) = default;
@@ -105,10 +105,10 @@ struct Measurements {
 /// The mean KL of a run over the inputs of one modality, by positions; 0 where there are none.
 double mean_kl(const Measurements& measurements, std::span<const double> kl, Modality modality);
 
-/// The power mean of exponent 1/3 over the inputs of one modality, by positions; 0 where there are none. A few inputs
-/// on which a model wavers hold most of any mean KL, and others will be such inputs elsewhere. As far as the KL of a
-/// run on an input is a factor of the run times one of the input, the ratio of two power means is that of two means on
-/// other inputs, with much less variance.
+/// The power mean of exponent 1/3 over the inputs of one modality, by positions; 0 where there are none. A
+/// few inputs on which a model wavers hold most of any mean KL, and others will be such inputs elsewhere. As
+/// far as the KL of a run on an input is a factor of the run times one of the input, the ratio of two power
+/// means is that of two means on other inputs, with much less variance.
 double typical_kl(std::span<const MeasuredInput> inputs, std::span<const double> kl, Modality modality);
 
 io::Json to_json(const Measurements& measurements);

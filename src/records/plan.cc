@@ -80,8 +80,7 @@ Verification verification_from_json(const io::Fields& fields) {
   out.data = strings_field(fields, "data");
   const io::Fields inputs = fields.object("inputs");
   check_keys(inputs, {modality_name(Modality::vision), modality_name(Modality::text)});
-  for (const Modality m : kModalities)
-    out.inputs[static_cast<size_t>(m)] = count(inputs, modality_name(m));
+  for (const Modality m : kModalities) out.inputs[static_cast<size_t>(m)] = count(inputs, modality_name(m));
   for (const io::Json& item : fields.array("runs"))
     out.runs.push_back(
         run_from_json(io::Fields(item, fmt::format("{}: runs[{}]", fields.what(), out.runs.size()))));
@@ -146,10 +145,27 @@ io::Json to_json(const Plan& plan) {
 
 Plan plan_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
-  check_record(fields, kKind, Plan::kVersion,
-               {"family", "model", "weights", "format", "policy", "budget", "measurements_digest", "budget_bytes",
-                "bytes", "bytes_all4", "bytes_all16", "fuse", "rounding", "data", "window", "held_out", "compute",
-                "predicted", "verification", "curve", "decisions"});
+  check_record(fields, kKind, Plan::kVersion, {"family",
+                                               "model",
+                                               "weights",
+                                               "format",
+                                               "policy",
+                                               "budget",
+                                               "measurements_digest",
+                                               "budget_bytes",
+                                               "bytes",
+                                               "bytes_all4",
+                                               "bytes_all16",
+                                               "fuse",
+                                               "rounding",
+                                               "data",
+                                               "window",
+                                               "held_out",
+                                               "compute",
+                                               "predicted",
+                                               "verification",
+                                               "curve",
+                                               "decisions"});
   Plan plan;
   plan.family = non_empty(fields, "family");
   plan.model = fields.string("model");

@@ -14,10 +14,10 @@
 namespace nibble::records {
 
 struct Decision {
-  std::string name;    // the linear
-  bool keep = false;   // true: stays as in the source; false: goes into the plan's format
-  std::string reason;  // for people: "activation error 0.41 (vision), rank 3 of 126"
-  double score = 0;    // what the policy ranked by; 0 where it ranks by nothing
+  std::string name;                // the linear
+  bool keep = false;               // true: stays as in the source; false: goes into the plan's format
+  std::string reason;              // for people: "activation error 0.41 (vision), rank 3 of 126"
+  double score = 0;                // what the policy ranked by; 0 where it ranks by nothing
   std::string rounding = "plain";  // where it is not kept: "plain", or the kind of the plan's rounding
 
   friend bool operator==(const Decision&, const Decision&) = default;
@@ -32,17 +32,18 @@ struct VerifiedRun {
   std::array<Interval, 2> kl{};       // KL(16 bit || plan), nats, by Modality of the inputs
   /// The mean KL on the inputs that plans are made from, where it was run on these as well.
   std::optional<std::array<double, 2>> decided = {};
-  /// The typical KL (measurements.h) over all inputs that it was run on, by which plans within bytes are compared.
+  /// The typical KL (measurements.h) over all inputs that it was run on, by which plans within bytes are
+  /// compared.
   std::optional<std::array<double, 2>> typical = {};
 
   friend bool operator==(const VerifiedRun&, const VerifiedRun&) = default;
 };
 
 struct Verification {
-  std::vector<std::string> data;     // the files as given; where they are the calibration's, a split of them
-  std::array<int64_t, 2> inputs{};   // by Modality
-  std::vector<VerifiedRun> runs;     // in the order in which they were made
-  int64_t chosen = 0;                // the run of this plan
+  std::vector<std::string> data;    // the files as given; where they are the calibration's, a split of them
+  std::array<int64_t, 2> inputs{};  // by Modality
+  std::vector<VerifiedRun> runs;    // in the order in which they were made
+  int64_t chosen = 0;               // the run of this plan
 
   friend bool operator==(const Verification&, const Verification&) = default;
 };
@@ -69,12 +70,12 @@ struct Plan {
   int64_t budget_bytes = 0;         // the limit that the budget came to; 0 for none
   int64_t bytes = 0;                // tensor data that the written checkpoint will hold
   int64_t bytes_all4 = 0, bytes_all16 = 0;
-  bool fuse = true;                 // false: linears that serving engines fuse may be stored differently
-  Rounding rounding;                // of the decisions that name its kind
-  std::vector<std::string> data;    // what the rounding's statistics come from; empty for plain rounding
-  int64_t window = 0;               // of plain texts in it
-  bool held_out = false;            // every fourth input of data was kept from deciding and rounding
-  std::string compute;              // "f32" or "bf16": how the statistics were computed; "" for plain rounding
+  bool fuse = true;               // false: linears that serving engines fuse may be stored differently
+  Rounding rounding;              // of the decisions that name its kind
+  std::vector<std::string> data;  // what the rounding's statistics come from; empty for plain rounding
+  int64_t window = 0;             // of plain texts in it
+  bool held_out = false;          // every fourth input of data was kept from deciding and rounding
+  std::string compute;            // "f32" or "bf16": how the statistics were computed; "" for plain rounding
   std::optional<std::array<double, 2>> predicted;  // KL by Modality, where solo runs tell
   std::optional<Verification> verification;
   std::vector<CurvePoint> curve;    // by rising bytes; empty where nothing can be predicted

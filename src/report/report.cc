@@ -113,7 +113,8 @@ std::string rounding_text(const records::Rounding& rounding) {
   std::string out = fmt::format("{} (damping {:g} of vision rows, {:g} of text rows; mix {:g}", rounding.kind,
                                 rounding.damping[0], rounding.damping[1], rounding.mix);
   if (rounding.in_order) out += "; in order";
-  if (rounding.widest > 0) out += fmt::format("; inputs wider than {} by sums of squares alone", rounding.widest);
+  if (rounding.widest > 0)
+    out += fmt::format("; inputs wider than {} by sums of squares alone", rounding.widest);
   if (rounding.guard > 0) out += "; guard of " + counted(rounding.guard, "window", "windows");
   return out + ")";
 }

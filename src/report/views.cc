@@ -95,7 +95,8 @@ std::string verification_text(const records::Verification& verification) {
   const bool pictures = verification.inputs[0] > 0, texts = verification.inputs[1] > 0;
   const bool typical = std::any_of(verification.runs.begin(), verification.runs.end(),
                                    [](const records::VerifiedRun& run) { return run.typical.has_value(); });
-  std::vector<Column> columns = {{"plans that were run"}, {"tensor data", Align::right}, {"kept", Align::right}};
+  std::vector<Column> columns = {
+      {"plans that were run"}, {"tensor data", Align::right}, {"kept", Align::right}};
   for (const auto& [there, name] : {std::pair{pictures, "pictures"}, std::pair{texts, "texts"}})
     if (there) {
       columns.push_back({fmt::format("predicted KL, {}", name), Align::right});
@@ -105,8 +106,9 @@ std::string verification_text(const records::Verification& verification) {
   Table table(std::move(columns));
   for (size_t i = 0; i < verification.runs.size(); ++i) {
     const records::VerifiedRun& run = verification.runs[i];
-    std::vector<std::string> row = {run.label + (static_cast<int64_t>(i) == verification.chosen ? " (written)" : ""),
-                                    bytes_text(run.bytes), std::to_string(run.kept)};
+    std::vector<std::string> row = {
+        run.label + (static_cast<int64_t>(i) == verification.chosen ? " (written)" : ""),
+        bytes_text(run.bytes), std::to_string(run.kept)};
     for (size_t m = 0; m < 2; ++m)
       if (verification.inputs[m] > 0) {
         row.push_back(fmt::format("{:#.3g}", run.predicted[m]));
@@ -126,15 +128,17 @@ struct ExplainedGroup {
   bool kept = false;
 };
 
-std::vector<ExplainedGroup> explained_groups(const records::Plan& plan, const records::Measurements& measurements) {
+std::vector<ExplainedGroup> explained_groups(const records::Plan& plan,
+                                             const records::Measurements& measurements) {
   std::vector<ExplainedGroup> out;
   for (const records::Group& group : records::group_linears(measurements.inventory, plan.fuse)) {
     const Decision& decision = plan.decisions.at(group.members[0]);
-    ExplainedGroup& e = out.emplace_back(
-        ExplainedGroup{group.name, group.extra_bytes(), decision.score, 0, decision.keep});
+    ExplainedGroup& e =
+        out.emplace_back(ExplainedGroup{group.name, group.extra_bytes(), decision.score, 0, decision.keep});
     e.per_mib = decision.score / (static_cast<double>(std::max<int64_t>(1, e.extra)) / (1 << 20));
   }
-  std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.per_mib > b.per_mib; });
+  std::stable_sort(out.begin(), out.end(),
+                   [](const auto& a, const auto& b) { return a.per_mib > b.per_mib; });
   return out;
 }
 
@@ -165,15 +169,20 @@ std::string beside(const std::string& name, const std::string& other) {
 
 std::string plan_explained(const records::Plan& plan, const records::Measurements& measurements) {
   constexpr int kLeftOut = 8;
-  Table table({{"group"}, {"stored", Align::left}, {"extra", Align::right}, {"together", Align::right},
-               {"costs in 4 bits", Align::right}, {"per MiB", Align::right}});
+  Table table({{"group"},
+               {"stored", Align::left},
+               {"extra", Align::right},
+               {"together", Align::right},
+               {"costs in 4 bits", Align::right},
+               {"per MiB", Align::right}});
   int64_t together = 0;
   int left_out = 0;
   for (const ExplainedGroup& e : explained_groups(plan, measurements)) {
     if (!e.kept && ++left_out > kLeftOut) continue;
     if (e.kept) together += e.extra;
-    table.add_row({e.name, e.kept ? "16 bit" : "4 bit", bytes_text(e.extra), e.kept ? bytes_text(together) : "",
-                   fmt::format("{:.3g}", e.score), fmt::format("{:.3g}", e.per_mib)});
+    table.add_row({e.name, e.kept ? "16 bit" : "4 bit", bytes_text(e.extra),
+                   e.kept ? bytes_text(together) : "", fmt::format("{:.3g}", e.score),
+                   fmt::format("{:.3g}", e.per_mib)});
   }
   std::string text = table.to_text();
   if (left_out > kLeftOut) text += fmt::format("and {} more groups in 4 bits\n", left_out - kLeftOut);

@@ -29,13 +29,13 @@ std::string sizes_text(const records::Inventory& inventory, int64_t ten_percent,
 std::string measurements_text(const records::Measurements& measurements, int top);
 
 /// Policy, budget and bytes, then the kept linears with the reasons, highest score first. Neighbours under
-/// one parent that were decided alike share a line: "model.layers.3.self_attn: q_proj, k_proj, v_proj". What was
-/// predicted and, for a verified plan, every run beside it.
+/// one parent that were decided alike share a line: "model.layers.3.self_attn: q_proj, k_proj, v_proj". What
+/// was predicted and, for a verified plan, every run beside it.
 std::string plan_text(const records::Plan& plan);
 
-/// The kept groups in the order of what a byte buys: the bytes that each takes beyond 4 bits, their running total,
-/// its score (the KL that it costs alone in 4 bits, or what the policy ranks by) and that score per MiB; then the
-/// first groups that are not kept. The measurements must be those of the plan.
+/// The kept groups in the order of what a byte buys: the bytes that each takes beyond 4 bits, their running
+/// total, its score (the KL that it costs alone in 4 bits, or what the policy ranks by) and that score per
+/// MiB; then the first groups that are not kept. The measurements must be those of the plan.
 std::string plan_explained(const records::Plan& plan, const records::Measurements& measurements);
 
 /// The totals with their 95 % intervals, answers and plain texts apart; exact only where something was

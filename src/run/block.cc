@@ -29,8 +29,8 @@ void norm_heads(const std::optional<model::Norm>& norm, Matrix& x, Weights& weig
   std::copy_n(y.data(), x.rows() * x.cols(), x.data());
 }
 
-/// Queries, keys and values; nothing where the observer has enough. Of a block of cross attention, keys and values of
-/// the batch's new features only.
+/// Queries, keys and values; nothing where the observer has enough. Of a block of cross attention, keys and
+/// values of the batch's new features only.
 struct Projections {
   std::vector<Matrix> owners;
   MutableMatrix q, k, v;
@@ -121,8 +121,7 @@ Matrix attend(const model::Stack& stack, int64_t index, const Projections& p, co
     const ConstMatrix q = ConstMatrix(p.q).row_range(s.begin, s.rows);
     const MutableMatrix y = out.mut().row_range(s.begin, s.rows);
     const std::vector<Reach>& reaches = cross ? s.sights : s.reach;
-    if (reaches.empty())
-      kernels::attention(q, k, v, stack.heads, stack.kv_heads, stack.causal, scale, y);
+    if (reaches.empty()) kernels::attention(q, k, v, stack.heads, stack.kv_heads, stack.causal, scale, y);
     for (const Reach& reach : reaches) attend_reach(stack, q, k, v, reach, scale, y);
   };
   // Few segments are long: threads share each. Many are short: a thread takes each.
@@ -272,7 +271,8 @@ void tell_tap(Observer* observer, std::span<const model::Linear> readers, ConstM
   observer->tap(pointers, x, modality);
 }
 
-void add_tile_embedding(const std::string& module, int64_t aspect_ratio, Weights& weights, MutableMatrix rows) {
+void add_tile_embedding(const std::string& module, int64_t aspect_ratio, Weights& weights,
+                        MutableMatrix rows) {
   const TensorView table = weights.binding().tensor(module + ".embedding.weight");
   Matrix row(1, table.shape[1]);
   kernels::gather_rows(table, {&aspect_ratio, 1}, row.mut());

@@ -25,8 +25,8 @@ class Observer {
                    std::span<const Modality> modality) {
     (void)readers, (void)x, (void)modality;
   }
-  /// The hidden states (rows, hidden) that the output of the next tap's linear is added to, where no gate scales it.
-  /// They stay as they are until that tap was told.
+  /// The hidden states (rows, hidden) that the output of the next tap's linear is added to, where no gate
+  /// scales it. They stay as they are until that tap was told.
   virtual void stream(ConstMatrix hidden) { (void)hidden; }
   /// The output y (rows, features) of a module, by its published name.
   virtual void output(const std::string& module, ConstMatrix y) { (void)module, (void)y; }
@@ -76,8 +76,8 @@ struct Batch {
   std::map<int64_t, Matrix> kept;       // outputs of the stack's kept blocks
 };
 
-/// The output of a linear: x (rows, in) * W' + bias; tells the observer its output. `calls` are the rows that a
-/// model run alone would multiply at once, and cover x: 8-bit linears leave outliers out call by call.
+/// The output of a linear: x (rows, in) * W' + bias; tells the observer its output. `calls` are the rows that
+/// a model run alone would multiply at once, and cover x: 8-bit linears leave outliers out call by call.
 Matrix apply(const model::Linear& linear, ConstMatrix x, std::span<const Range> calls, Weights& weights,
              Observer* observer);
 /// The output of a norm, likewise.
@@ -87,9 +87,10 @@ Matrix apply(const model::Norm& norm, ConstMatrix x, Weights& weights, Observer*
 void tell_tap(Observer* observer, std::span<const model::Linear> readers, ConstMatrix x,
               std::span<const Modality> modality);
 
-/// rows (tiles * n, hidden) of one picture += tanh(module.gate) * module.embedding.weight[aspect_ratio], a row of
-/// which holds the features of each tile.
-void add_tile_embedding(const std::string& module, int64_t aspect_ratio, Weights& weights, MutableMatrix rows);
+/// rows (tiles * n, hidden) of one picture += tanh(module.gate) * module.embedding.weight[aspect_ratio], a
+/// row of which holds the features of each tile.
+void add_tile_embedding(const std::string& module, int64_t aspect_ratio, Weights& weights,
+                        MutableMatrix rows);
 
 /// Sends the batch through block number `index` of the stack, in place. Sequences without pictures pass by
 /// blocks of cross attention.

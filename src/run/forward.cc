@@ -18,7 +18,8 @@ void sight_ranges(const Sequence& s, Segment& segment) {
     while (end < segment.rows && s.sights.of_token[static_cast<size_t>(s.fed + end)] == view) ++end;
     if (view < 0) segment.blind.push_back({r, end});
     segment.sights.push_back(
-        {{{r, end}}, view < 0 ? std::vector{Range{0, s.cross_rows}} : s.sights.views[static_cast<size_t>(view)]});
+        {{{r, end}},
+         view < 0 ? std::vector{Range{0, s.cross_rows}} : s.sights.views[static_cast<size_t>(view)]});
     r = end;
   }
 }
@@ -59,12 +60,13 @@ Batch Runner::embed_patches(std::span<const Picture* const> pictures) {
   return batch;
 }
 
-/// Tiles with their embeddings of place, the empty ones too. The mask of the reference hides filled-up rows and
-/// empty tiles from each other only: every row of the picture sees all rows, and those see the picture's.
+/// Tiles with their embeddings of place, the empty ones too. The mask of the reference hides filled-up rows
+/// and empty tiles from each other only: every row of the picture sees all rows, and those see the picture's.
 Batch Runner::embed_tiles(std::span<const Picture* const> pictures, const Matrix& patches) {
   const model::Vision& vision = *spec().vision;
   const model::Tiles& tiles = *vision.tiles;
-  const int64_t hidden = vision.stack.hidden, per_tile = tiles.side * tiles.side, padded = tiles.padded_rows();
+  const int64_t hidden = vision.stack.hidden, per_tile = tiles.side * tiles.side,
+                padded = tiles.padded_rows();
   const auto count = static_cast<int64_t>(pictures.size());
   Batch batch;
   batch.hidden = Matrix::zeros(count * tiles.count * padded, hidden);
@@ -192,7 +194,8 @@ Batch Runner::embed(std::span<Sequence* const> sequences, bool keep) {
   for (Sequence* s : sequences) {
     NIBBLE_CHECK(keep || s->fed == 0, "a sequence with a cache is fed on with it");
     const auto length = static_cast<int64_t>(s->ids.size());
-    if (!rope.long_frequency.empty() && s->fed <= rope.original_positions && length > rope.original_positions) {
+    if (!rope.long_frequency.empty() && s->fed <= rope.original_positions &&
+        length > rope.original_positions) {
       s->cache = std::vector<LayerCache>(s->cache.size());
       s->fed = 0;
     }
@@ -216,7 +219,8 @@ Batch Runner::embed(std::span<Sequence* const> sequences, bool keep) {
     const Sequence& s = *sequences[i];
     const Segment& segment = batch.segments[i];
     rotary_angles(rope, std::span(s.positions).subspan(static_cast<size_t>(s.fed)),
-                  static_cast<int64_t>(s.ids.size()), batch.cosine.mut().row_range(segment.begin, segment.rows),
+                  static_cast<int64_t>(s.ids.size()),
+                  batch.cosine.mut().row_range(segment.begin, segment.rows),
                   batch.sine.mut().row_range(segment.begin, segment.rows));
   }
   place_features(sequences, batch);

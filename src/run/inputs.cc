@@ -31,13 +31,16 @@ void check_prompt(const Prompt& prompt, const model::Spec& spec) {
     for (int64_t id : *ids)
       if (id < 0 || id >= spec.text.embedding_rows)
         fail(
-            "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not belong "
+            "token id {} is outside the model's vocabulary of {}; tokenizer.json and config.json do not "
+            "belong "
             "together",
             id, spec.text.embedding_rows);
   if (const auto tokens = static_cast<int64_t>(prompt.ids.size() + prompt.continuation.size());
       tokens > spec.text.max_positions)
-    fail("the prompt has {} tokens, but the model (max_position_embeddings or sliding_window) takes {}; shorten it",
-         tokens, spec.text.max_positions);
+    fail(
+        "the prompt has {} tokens, but the model (max_position_embeddings or sliding_window) takes {}; "
+        "shorten it",
+        tokens, spec.text.max_positions);
 }
 
 std::vector<Position> prompt_positions(const Prompt& prompt, const model::Spec& spec, int64_t& next) {

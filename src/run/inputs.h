@@ -18,7 +18,7 @@ using records::Modality;
 
 /// A picture as its image processor gives it. Copies share the pixels.
 struct Picture {
-  std::shared_ptr<const Matrix> pixels;  // (patches, patch features), tile after tile, in merge order
+  std::shared_ptr<const Matrix> pixels;        // (patches, patch features), tile after tile, in merge order
   int64_t grid_t = 1, grid_h = 0, grid_w = 0;  // in patches; of one tile, where there are tiles
   int64_t tiles = 1;                           // that the picture fills
   int64_t aspect_ratio = 0;                    // of its canvas of tiles: a row of the tower's embeddings
@@ -49,8 +49,8 @@ struct Prompt {
 /// patches.
 using Position = std::array<int64_t, 3>;
 
-/// Throws Error for a prompt that no model of this spec takes: without tokens, with one outside of the vocabulary, or
-/// longer than it takes.
+/// Throws Error for a prompt that no model of this spec takes: without tokens, with one outside of the
+/// vocabulary, or longer than it takes.
 void check_prompt(const Prompt& prompt, const model::Spec& spec);
 
 /// Positions of the prompt's ids, and the position of the next token in `next`. Where the family spreads
@@ -59,9 +59,9 @@ void check_prompt(const Prompt& prompt, const model::Spec& spec);
 /// the pictures.
 std::vector<Position> prompt_positions(const Prompt& prompt, const model::Spec& spec, int64_t& next);
 
-/// What each of the prompt's ids sees by cross attention, as rows of the features of all pictures: the picture
-/// whose token came last, up to the next one; pictures whose tokens follow each other are seen together, by
-/// the text behind them. Ids before the first picture see nothing. Source: transformers 4.57,
+/// What each of the prompt's ids sees by cross attention, as rows of the features of all pictures: the
+/// picture whose token came last, up to the next one; pictures whose tokens follow each other are seen
+/// together, by the text behind them. Ids before the first picture see nothing. Source: transformers 4.57,
 /// models/mllama/processing_mllama.py.
 struct Sights {
   std::vector<std::vector<Range>> views;
@@ -75,8 +75,8 @@ std::vector<Position> patch_positions(const Picture& picture, int64_t merge);
 /// vision where a picture's features stand in the prompt's ids, text elsewhere.
 std::vector<Modality> prompt_modality(std::span<const int64_t> ids, const model::Spec& spec);
 
-/// cosine and sine (rows, frequencies) of the rotary angles at the positions, in fp32 like the reference, for a
-/// sequence of `length` tokens.
+/// cosine and sine (rows, frequencies) of the rotary angles at the positions, in fp32 like the reference, for
+/// a sequence of `length` tokens.
 void rotary_angles(const model::Rope& rope, std::span<const Position> positions, int64_t length,
                    MutableMatrix cosine, MutableMatrix sine);
 

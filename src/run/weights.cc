@@ -19,7 +19,8 @@ const kernels::Weight& Weights::linear(const model::Linear& linear) {
 }
 
 const kernels::Int8Weight* Weights::linear8(const model::Linear& linear) {
-  if (binding_.linear(linear).storage != model::Storage::int8 || replaced_.contains(linear.name)) return nullptr;
+  if (binding_.linear(linear).storage != model::Storage::int8 || replaced_.contains(linear.name))
+    return nullptr;
   kernels::Int8Weight& weight = linears8_[linear.name];
   if (!weight) {
     weight = kernels::Int8Weight::pack(binding_.packed8(linear));

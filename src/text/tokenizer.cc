@@ -63,7 +63,8 @@ Tokenizer::Tokenizer(const io::Json& tokenizer_json, std::string what) {
 Tokenizer Tokenizer::load(const std::filesystem::path& tokenizer_json) {
   if (std::error_code ignored; !std::filesystem::exists(tokenizer_json, ignored))
     fail(
-        "{}: is not there; copy it from where the weights come from, or let transformers make it of older files "
+        "{}: is not there; copy it from where the weights come from, or let transformers make it of older "
+        "files "
         "(AutoTokenizer.from_pretrained, then save_pretrained)",
         tokenizer_json.string());
   return Tokenizer(io::read_json(tokenizer_json), tokenizer_json.string());

@@ -183,8 +183,8 @@ void check_budget(int64_t bytes, const records::Plan& plan, const model::Binding
 
 /// Everything of the folder but the weights and nibble.json. Returns what Made::files is to hold.
 std::map<std::string, std::string> write_sides(const model::Binding& source,
-                                               const std::vector<const model::Linear*>& kept, const records::Plan& plan,
-                                               const fs::path& folder) {
+                                               const std::vector<const model::Linear*>& kept,
+                                               const records::Plan& plan, const fs::path& folder) {
   std::set<std::string> names = {"config.json"};
   for (const fs::path& file : source.checkpoint().side_files()) {
     if (file.filename() == "nibble.json") continue;

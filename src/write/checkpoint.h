@@ -32,13 +32,13 @@ io::OutputFolder open_output(const model::Binding& source, const std::filesystem
 /// Writes the source with the plan applied, in the bitsandbytes layout: every linear that the plan does not
 /// keep as NF4 with double quantization (plainly rounded, or from options.rounded) or LLM.int8, everything
 /// else as it is. config.json carries the quantization_config with a skip list checked against every reader's
-/// rule; side files are copied; nibble.json holds version, command, plan, the SHA-256 of every tensor, of config.json
-/// and of every side file, and the weight error of every 4-bit linear. The folder appears under its name only when it
-/// is complete. The same input gives the same bytes, whatever the number of threads and however often the work was
-/// interrupted: it goes on after the last complete file where source, plan, options and version are the same, and
-/// begins anew where they are not. Memory holds the codes of two linears and a few buffers. Returns the bytes of
-/// tensor data. Throws Error: a plan for another model or above its own budget, weights that are not finite, a
-/// source that changes meanwhile, a full disk.
+/// rule; side files are copied; nibble.json holds version, command, plan, the SHA-256 of every tensor, of
+/// config.json and of every side file, and the weight error of every 4-bit linear. The folder appears under
+/// its name only when it is complete. The same input gives the same bytes, whatever the number of threads and
+/// however often the work was interrupted: it goes on after the last complete file where source, plan,
+/// options and version are the same, and begins anew where they are not. Memory holds the codes of two
+/// linears and a few buffers. Returns the bytes of tensor data. Throws Error: a plan for another model or
+/// above its own budget, weights that are not finite, a source that changes meanwhile, a full disk.
 int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan, io::OutputFolder& folder,
                          const Options& options);
 /// The same with open_output(source, out, options.force).

@@ -23,8 +23,8 @@ std::string final_name(std::string name) {
   return name;
 }
 
-/// The first entry of a folder, by name, that is a folder itself or whose name `own` does not know; "" when there is
-/// none.
+/// The first entry of a folder, by name, that is a folder itself or whose name `own` does not know; "" when
+/// there is none.
 std::string first_foreign(const fs::path& folder, const std::function<bool(const std::string&)>& own) {
   std::error_code error;
   std::set<std::string> foreign;
@@ -74,7 +74,8 @@ void check_own_output(const fs::path& folder) {
   } catch (const Error& error) {
     fail("{}; {} is not replaced: give another name, or remove it yourself", error.what(), folder.string());
   }
-  const std::string foreign = first_foreign(folder, [&](const std::string& name) { return own.contains(name); });
+  const std::string foreign =
+      first_foreign(folder, [&](const std::string& name) { return own.contains(name); });
   if (!foreign.empty())
     fail("{}: was not written by nibble, so {} is not replaced; move it away, or give another name",
          printable((folder / foreign).string()), folder.string());
@@ -88,8 +89,8 @@ void check_own_leftovers(const fs::path& folder, const io::Checkpoint& source) {
   } catch (const Error&) {
     // It is not complete: what is there by now is of this source.
   }
-  const std::string foreign =
-      first_foreign(folder, [&](const std::string& name) { return own.contains(name) || is_shard_name(name); });
+  const std::string foreign = first_foreign(
+      folder, [&](const std::string& name) { return own.contains(name) || is_shard_name(name); });
   if (!foreign.empty())
     fail("{}: is in the way of going on from what an interrupted run left in {}; move it away",
          printable((folder / foreign).string()), folder.string());

@@ -68,7 +68,8 @@ std::string reader_name(const std::string& published, const model::Family& famil
 }
 
 std::string reader_name(const model::Linear& linear, const model::Family& family, ReaderRule::Tree tree) {
-  return tree == ReaderRule::Tree::vllm ? vllm_module(linear, family) : reader_name(linear.name, family, tree);
+  return tree == ReaderRule::Tree::vllm ? vllm_module(linear, family)
+                                        : reader_name(linear.name, family, tree);
 }
 
 /// Modules of vLLM whose members do not all have one format.

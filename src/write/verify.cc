@@ -203,7 +203,8 @@ class Verifier {
     }
   }
 
-  /// As the record has them: where weights are not finite, members of a group may differ, which kept_linears refuses.
+  /// As the record has them: where weights are not finite, members of a group may differ, which kept_linears
+  /// refuses.
   std::vector<const model::Linear*> kept_by_plan() const {
     std::map<std::string, bool> keep;
     for (const records::Decision& d : recorded_.plan.decisions) keep[d.name] = d.keep;
@@ -228,16 +229,18 @@ class Verifier {
     for (const io::Json* json : {&expected, &found})
       for (const auto& [key, value] : json->items()) keys.insert(key);
     for (const std::string& key : keys)
-      if (!expected.contains(key) || !found.contains(key) || expected[key] != found[key]) differ.insert(printable(key));
-    side("config.json", differ.empty()
-                            ? ""
-                            : fmt::format("{} is not what the plan in nibble.json gives ({}); get the file again", kKey,
-                                          fmt::join(differ, ", ")));
+      if (!expected.contains(key) || !found.contains(key) || expected[key] != found[key])
+        differ.insert(printable(key));
+    side("config.json",
+         differ.empty() ? ""
+                        : fmt::format("{} is not what the plan in nibble.json gives ({}); get the file again",
+                                      kKey, fmt::join(differ, ", ")));
   }
 
   void check_strays() {
     for (const std::string& name : io::file_names(written_.checkpoint().folder()))
-      if (name.ends_with(".safetensors") && !files_.contains((written_.checkpoint().folder() / name).string()))
+      if (name.ends_with(".safetensors") &&
+          !files_.contains((written_.checkpoint().folder() / name).string()))
         side(name, "is no part of the checkpoint that was written, but some readers load it; move it away");
   }
 

@@ -188,8 +188,9 @@ TEST_F(Cli, RowsThatAreNoNumbersAreLaidToTheirTensor) {
     std::string values;
     while (std::ssize(values) < (info.end - info.begin) / 2) values += std::string("\xc0\x7f", 2);
     overwrite(checkpoint.file_of(name), info.begin, values);
-    expect_error("measure " + model.string() + " --effort none --data " + temp("text.jsonl") + " -o " + temp("m.json"),
-                 checkpoint.file_of(name).string(), "tensor " + name, "element 0");
+    expect_error(
+        "measure " + model.string() + " --effort none --data " + temp("text.jsonl") + " -o " + temp("m.json"),
+        checkpoint.file_of(name).string(), "tensor " + name, "element 0");
   }
 }
 
@@ -325,12 +326,14 @@ TEST_F(Cli, ContradictionsAreFoundBeforeMeasuring) {
   expect_error("compare " + kModel + " --policies weight-error --budget kl:0.001", "policy dynamic");
   expect_error("compare " + kModel + " --policies list:/nowhere,dynamic", "/nowhere");
   expect_error("compare " + kModel + " --policies all,int8,all", "--policies names all more than once");
-  expect_error("measure " + kModel + " -o " + temp("m.json") + " --damping 1e308,0 --data " NIBBLE_ROOT "/texts/evaluation.jsonl",
+  expect_error("measure " + kModel + " -o " + temp("m.json") +
+                   " --damping 1e308,0 --data " NIBBLE_ROOT "/texts/evaluation.jsonl",
                "--damping", "above");
-  for (const char* option : {"--effort full", "--mix 0.3", "--weights 1,1", "--memory 1GiB", "--no-guard", "--no-verify",
-                             "--damping 0.1,0.1", "--verify texts"})
+  for (const char* option : {"--effort full", "--mix 0.3", "--weights 1,1", "--memory 1GiB", "--no-guard",
+                             "--no-verify", "--damping 0.1,0.1", "--verify texts"})
     expect_error(start + " --policy all " + option, "changes nothing for policy all");
-  expect_error(start + " --effort none --verify " NIBBLE_ROOT "/texts/evaluation.jsonl", "without groups run alone");
+  expect_error(start + " --effort none --verify " NIBBLE_ROOT "/texts/evaluation.jsonl",
+               "without groups run alone");
   const std::string tiny = NIBBLE_ROOT "/tests/data/goldens/families/llama";
   ASSERT_EQ(nibble("quantize " + tiny + " --policy all -o " + temp("llama")).code, 0);
   expect_error(start + " --plan " + temp("llama") + "/nibble.json", "made for " + tiny);
@@ -350,7 +353,8 @@ TEST_F(Cli, WithLittleMemoryTheWidestInputsDoWithoutMatrices) {
       nibble("quantize " + kModel + " -o " + temp("again") + " --plan " + temp("out") + "/nibble.json");
   ASSERT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.err, HasSubstr("of the run that made the plan"));
-  EXPECT_EQ(io::read_file(temp("again") + "/model.safetensors"), io::read_file(temp("out") + "/model.safetensors"));
+  EXPECT_EQ(io::read_file(temp("again") + "/model.safetensors"),
+            io::read_file(temp("out") + "/model.safetensors"));
 }
 
 TEST_F(Cli, RecordsOfOtherWeightsAreSaid) {
@@ -362,7 +366,8 @@ TEST_F(Cli, RecordsOfOtherWeightsAreSaid) {
   overwrite(checkpoint.file_of("model.norm.weight"), checkpoint.tensors().at("model.norm.weight").begin,
             std::string("\x00\x40", 2));
   const std::string measured = " --measurements " + temp("m.json") + " --policy activation-error -o ";
-  EXPECT_THAT(nibble("quantize " + kModel + measured + temp("same")).err, testing::Not(HasSubstr("other weights")));
+  EXPECT_THAT(nibble("quantize " + kModel + measured + temp("same")).err,
+              testing::Not(HasSubstr("other weights")));
   const Outcome o = nibble("quantize " + model.string() + measured + temp("out"));
   EXPECT_EQ(o.code, 0);
   EXPECT_THAT(o.err, AllOf(HasSubstr("other weights"), HasSubstr(kModel)));
@@ -378,13 +383,15 @@ TEST_F(Cli, OptionsThatWouldChangeNothingAreRefused) {
   for (const char* option : {"--damping 0.1,0.1", "--mix 0.5", "--no-guard", "--effort full", "--fuse off",
                              "--no-verify", "--memory 1GiB", "--window 64", "--compute f32"}) {
     for (const char* record : {"--plan", "--measurements"})
-      expect_error(fmt::format("quantize {} -o {} {} x.json {}", kModel, temp("out"), record, option), record);
+      expect_error(fmt::format("quantize {} -o {} {} x.json {}", kModel, temp("out"), record, option),
+                   record);
   }
   expect_error("quantize " + kModel + " -o " + temp("out") + " --plan x.json --rounding plain", "--plan");
 }
 
 TEST_F(Cli, OptionsThatTheResultDoesNotDependOnAreRefused) {
-  const std::string plan = "plan " NIBBLE_ROOT "/tests/plan/goldens/measurements.json -o " + temp("plan.json");
+  const std::string plan =
+      "plan " NIBBLE_ROOT "/tests/plan/goldens/measurements.json -o " + temp("plan.json");
   expect_error(plan + " --as transformers --json", "--json", "--as");
   expect_error(plan + " --explain --json", "--json", "--explain");
   EXPECT_FALSE(fs::exists(temp("plan.json")));
@@ -403,8 +410,8 @@ TEST_F(Cli, PromptsThatTheModelDoesNotTakeAreNamedByLine) {
   holder["max_position_embeddings"] = 512;
   if (config.contains("max_position_embeddings")) config["max_position_embeddings"] = 512;
   io::write_file(model / "config.json", io::dump_json(config));
-  expect_error("eval " + model.string() + " --data " + temp("long.jsonl"), temp("long.jsonl") + ":2: the prompt has",
-               "takes 512");
+  expect_error("eval " + model.string() + " --data " + temp("long.jsonl"),
+               temp("long.jsonl") + ":2: the prompt has", "takes 512");
 }
 
 TEST_F(Cli, NumbersAndSizesThatAreNone) {
@@ -427,7 +434,8 @@ TEST_F(Cli, WhatWasNotDoneIsSaid) {
   const Outcome few = nibble("quantize " + kModel + " -o " + temp("few") + " --data " + temp("few.jsonl"));
   EXPECT_EQ(few.code, 0) << few.err;
   EXPECT_THAT(few.err, HasSubstr("fewer than 8 inputs"));
-  const Outcome wide = nibble("quantize " + kModel + " -o " + temp("wide") + " --policy weight-error --budget 400%");
+  const Outcome wide =
+      nibble("quantize " + kModel + " -o " + temp("wide") + " --policy weight-error --budget 400%");
   EXPECT_EQ(wide.code, 0) << wide.err;
   EXPECT_THAT(wide.err, HasSubstr("nothing is quantized"));
   const std::string llama = NIBBLE_ROOT "/tests/data/goldens/families/llama";

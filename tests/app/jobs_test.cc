@@ -39,7 +39,9 @@ TEST_F(Cli, TheMainJobRestoresTheModel) {
   EXPECT_GT(all, 0.05) << "the planted outliers break the all-4-bit model";
   EXPECT_LT(dynamic, 0.01 * all);
   // Its record makes the same codes again.
-  ASSERT_EQ(nibble("quantize " + kModel + " --plan " + temp("dynamic/nibble.json") + " -o " + temp("again")).code, 0);
+  ASSERT_EQ(
+      nibble("quantize " + kModel + " --plan " + temp("dynamic/nibble.json") + " -o " + temp("again")).code,
+      0);
   EXPECT_EQ(io::read_file(temp("again/model.safetensors")), io::read_file(temp("dynamic/model.safetensors")));
 
   // The plan finds the linears that were planted, without having been told.
@@ -86,7 +88,8 @@ TEST_F(Cli, TheMainJobHeedsWeightsOfTheModalitiesToTheEnd) {
                           temp("few.jsonl") + " --no-guard --budget 8% -o ";
   std::array<io::Json, 2> made;
   for (size_t m = 0; m < 2; ++m) {
-    const Outcome o = nibble(job + temp(m == 0 ? "pictures" : "texts") + " --weights " + (m == 0 ? "1,0" : "0,1"));
+    const Outcome o =
+        nibble(job + temp(m == 0 ? "pictures" : "texts") + " --weights " + (m == 0 ? "1,0" : "0,1"));
     ASSERT_EQ(o.code, 0) << o.err;
     made[m] = io::read_json(fs::path(temp(m == 0 ? "pictures" : "texts")) / "nibble.json")["plan"];
     // Of the plans that were compared, the least typical KL of the modality that counts.
@@ -94,11 +97,11 @@ TEST_F(Cli, TheMainJobHeedsWeightsOfTheModalitiesToTheEnd) {
     const char* name = m == 0 ? "vision" : "text";
     const std::string label = verification["runs"].back()["label"].get<std::string>();
     ASSERT_THAT(label, testing::EndsWith(", in order"));
-    EXPECT_EQ(verification["chosen"] == verification["runs"].size() - 1, made[m]["rounding"].contains("in_order"));
-    const auto chosen =
-        std::find_if(verification["runs"].begin(), verification["runs"].end(), [&](const io::Json& run) {
-          return label == run["label"].get<std::string>() + ", in order";
-        });
+    EXPECT_EQ(verification["chosen"] == verification["runs"].size() - 1,
+              made[m]["rounding"].contains("in_order"));
+    const auto chosen = std::find_if(
+        verification["runs"].begin(), verification["runs"].end(),
+        [&](const io::Json& run) { return label == run["label"].get<std::string>() + ", in order"; });
     ASSERT_NE(chosen, verification["runs"].end());
     for (const io::Json& run : verification["runs"]) {
       if (!run.contains("typical")) continue;

@@ -1,5 +1,5 @@
-// What the program writes to: folders, files and streams that it may or may not replace, that are full, or that nobody
-// reads.
+// What the program writes to: folders, files and streams that it may or may not replace, that are full, or
+// that nobody reads.
 #include <sys/stat.h>
 
 #include "app/program.h"
@@ -69,13 +69,18 @@ TEST_F(Cli, OutputNeverReplacesWhatIsNotItsOwn) {
   expect_error("measure " + model.string() + data + "-o " + inside, inside, "file of the checkpoint");
   expect_error("trace " + model.string() + " --prompt Hi -o " + (model / "model.safetensors").string(),
                "part of the checkpoint");
-  expect_error("measure " + model.string() + data + "-o " + temp("texts.jsonl"), "texts.jsonl", "read by this command");
-  expect_error("trace " + model.string() + " --prompt Hi --image " + kPicture + " -o " + kPicture, "read by this command");
+  expect_error("measure " + model.string() + data + "-o " + temp("texts.jsonl"), "texts.jsonl",
+               "read by this command");
+  expect_error("trace " + model.string() + " --prompt Hi --image " + kPicture + " -o " + kPicture,
+               "read by this command");
   io::write_file(temp("letter.txt"), "Dear reader");
   io::write_file(temp("empty.json"), "");
-  EXPECT_EQ(nibble("eval " + model.string() + data + "--json " + temp("empty.json")).code, 0) << "nothing is lost";
-  expect_error("measure " + model.string() + data + "-o " + temp("letter.txt"), "letter.txt", "no measurements");
-  expect_error("eval " + model.string() + data + "--json " + temp("letter.txt"), "letter.txt", "no evaluation");
+  EXPECT_EQ(nibble("eval " + model.string() + data + "--json " + temp("empty.json")).code, 0)
+      << "nothing is lost";
+  expect_error("measure " + model.string() + data + "-o " + temp("letter.txt"), "letter.txt",
+               "no measurements");
+  expect_error("eval " + model.string() + data + "--json " + temp("letter.txt"), "letter.txt",
+               "no evaluation");
   EXPECT_EQ(io::read_file(inside), before);
   EXPECT_EQ(io::read_file(temp("letter.txt")), "Dear reader");
   // Its own output is replaced, also beside a checkpoint's files; not what holds something else.
@@ -97,12 +102,14 @@ TEST_F(Cli, ReportsCardsAndTracesReplaceOnlyTheirOwn) {
   expect_error(report + temp("e.json"), "read by this command");
   expect_error(report + temp("thesis.html"), "no report");
   expect_error("trace " + kModel + " --prompt Hi -o " + temp("thesis.html"), "no trace");
-  for (const std::string& again : {report + temp("r.html"), "trace " + kModel + " --prompt Hi -o " + temp("t.safetensors")})
+  for (const std::string& again :
+       {report + temp("r.html"), "trace " + kModel + " --prompt Hi -o " + temp("t.safetensors")})
     for (int i = 0; i < 2; ++i) EXPECT_EQ(nibble(again).code, 0) << again;
   const std::string weights = temp("q") + "/model.safetensors";
   for (const std::string& target : {weights, (model / "config.json").string()})
     expect_error("card " + temp("q") + " --force -o " + target, "checkpoint");
-  expect_error("card " + temp("q") + " --force --evaluation a=" + temp("e.json") + " -o " + temp("e.json"), "read by");
+  expect_error("card " + temp("q") + " --force --evaluation a=" + temp("e.json") + " -o " + temp("e.json"),
+               "read by");
   EXPECT_EQ(nibble("card " + temp("q") + " -o " + temp("q") + "/README.md").code, 0);
   // A file of the user's that is called like a partial one stays.
   io::write_file(temp("e2.json.partial"), "keep");
@@ -131,17 +138,20 @@ TEST_F(Cli, WhereNobodyReadsItEndsWithoutAWord) {
 }
 
 TEST_F(Cli, AFolderForScratchThatIsNotThereIsNamed) {
-  const std::string command = fmt::format("TMPDIR=/nope '{}' compare {} --budget 10% 2>'{}'", NIBBLE_BINARY, kModel,
-                                          temp("said"));
+  const std::string command =
+      fmt::format("TMPDIR=/nope '{}' compare {} --budget 10% 2>'{}'", NIBBLE_BINARY, kModel, temp("said"));
   EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 2);
-  EXPECT_THAT(io::read_file(temp("said")),
-              HasSubstr("\nnibble: TMPDIR=/nope: is no folder that can be used; set TMPDIR to a folder with space\n"));
+  EXPECT_THAT(
+      io::read_file(temp("said")),
+      HasSubstr(
+          "\nnibble: TMPDIR=/nope: is no folder that can be used; set TMPDIR to a folder with space\n"));
 }
 
 TEST_F(Cli, HelpToAFullDiskIsAnError) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
   for (const char* what : {"--help", "--version", "quantize --help"}) {
-    const int status = std::system(fmt::format("'{}' {} >/dev/full 2>/dev/null", NIBBLE_BINARY, what).c_str());
+    const int status =
+        std::system(fmt::format("'{}' {} >/dev/full 2>/dev/null", NIBBLE_BINARY, what).c_str());
     EXPECT_EQ(WEXITSTATUS(status), 2) << what;
   }
 }

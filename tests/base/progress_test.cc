@@ -27,7 +27,8 @@ std::optional<std::string> on_terminal(const Work& work) {
   dup2(saved, STDERR_FILENO);
   close(saved);
   close(terminal);
-  // With the terminal closed, what was written arrives to its end; a read of what is "there now" may be early.
+  // With the terminal closed, what was written arrives to its end; a read of what is "there now" may be
+  // early.
   std::string text;
   char part[4096];
   for (ssize_t n; (n = read(control, part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(n));

@@ -15,8 +15,8 @@ TEST(Size, UnitsInAnyCaseAndFractions) {
 }
 
 TEST(Size, WhatIsNone) {
-  for (const char* text : {"", "GiB", "-1GB", "+1GB", "1e3", "0", "0.4B", "1,5GB", "4 GiB x", "4Gi", "nan", "0x10",
-                           "9999999999999999999", "9000000TiB"})
+  for (const char* text : {"", "GiB", "-1GB", "+1GB", "1e3", "0", "0.4B", "1,5GB", "4 GiB x", "4Gi", "nan",
+                           "0x10", "9999999999999999999", "9000000TiB"})
     EXPECT_EQ(parse_size(text), std::nullopt) << text;
 }
 

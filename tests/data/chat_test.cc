@@ -43,7 +43,8 @@ class Chat : public testing::Test {
 TEST_F(Chat, EveryFamilyHasAFormatOfItsOwn) {
   open("llama");
   EXPECT_EQ(format().turn(" Hi ", 0),
-            "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
+            "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_"
+            "header_id|>"
             "\n\n");
   open("phi3");
   EXPECT_EQ(format().turn("Hi", 0), "<|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>");
@@ -124,7 +125,8 @@ TEST_F(Chat, WhatATemplateRefusesIsSaidWithItsFile) {
   EXPECT_EQ(format().raw("Hi", ""), "Hi");
   fs::remove(folder_ / "chat_template.jinja");
   write("tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "x"}]})");
-  EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }), AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"default\"")));
+  EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }),
+              AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"default\"")));
   write("tokenizer_config.json", R"({"chat_template": 3})");
   EXPECT_THAT(error_of([&] { format().turn("Hi", 0); }), HasSubstr("tokenizer_config.json"));
   write("tokenizer_config.json", "[]");

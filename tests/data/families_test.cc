@@ -1,5 +1,5 @@
-// Every family against transformers: goldens/families (make_family_goldens.py), tiny random models with prompts
-// from text and picture files to the answer.
+// Every family against transformers: goldens/families (make_family_goldens.py), tiny random models with
+// prompts from text and picture files to the answer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,8 +20,8 @@ namespace fs = std::filesystem;
 
 const fs::path kFamilies = NIBBLE_ROOT "/tests/data/goldens/families";
 
-/// fp32 sums in another order than the reference's differ by about 1e-6 of the largest value; a wrong operation
-/// or weight by more than a hundredth of it.
+/// fp32 sums in another order than the reference's differ by about 1e-6 of the largest value; a wrong
+/// operation or weight by more than a hundredth of it.
 constexpr double kLogits = 1e-4;
 
 struct Case {
@@ -35,7 +35,8 @@ std::vector<Case> cases_of(const fs::path& family) {
   const io::Json list = io::read_json(family / "prompts.json");
   for (const io::Json& json : list) {
     Case c{.prompt = json.at("prompt").get<std::string>(), .images = {}, .number = out.size()};
-    for (const io::Json& image : json.at("images")) c.images.push_back(fs::path(NIBBLE_ROOT) / image.get<std::string>());
+    for (const io::Json& image : json.at("images"))
+      c.images.push_back(fs::path(NIBBLE_ROOT) / image.get<std::string>());
     out.push_back(std::move(c));
   }
   return out;
@@ -83,7 +84,8 @@ TEST_P(FamilyGoldens, IdsPixelsLogitsAndGreedyTextAreThoseOfTransformers) {
     double difference = 0, largest = 0;
     for (int64_t i = 0; i < golden.count(); ++i) {
       largest = std::max(largest, std::abs(static_cast<double>(golden.as<float>()[i])));
-      difference = std::max(difference, std::abs(static_cast<double>(golden.as<float>()[i]) - logits.data()[i]));
+      difference =
+          std::max(difference, std::abs(static_cast<double>(golden.as<float>()[i]) - logits.data()[i]));
     }
     EXPECT_LE(difference, kLogits * largest);
     const std::vector<int64_t> greedy = ids(number + "greedy");

@@ -122,8 +122,8 @@ TEST(Samples, ThoseThatShareAPictureBelongTogether) {
     out.images = std::move(images);
     return out;
   };
-  const std::vector<Sample> samples = {sample("0", {"a"}),      sample("1", {"b"}), sample("2", {}),
-                                       sample("3", {"c", "b"}), sample("4", {"d"}), sample("5", {"a"}),
+  const std::vector<Sample> samples = {sample("0", {"a"}),      sample("1", {"b"}),     sample("2", {}),
+                                       sample("3", {"c", "b"}), sample("4", {"d"}),     sample("5", {"a"}),
                                        sample("6", {}),         sample("7", {"d", "c"})};
   using Groups = std::vector<std::vector<size_t>>;
   EXPECT_EQ(groups_of(samples), (Groups{{0, 5}, {1, 3, 4, 7}, {2}, {6}}));

@@ -233,8 +233,8 @@ TEST_F(CheckpointTest, SideFiles) {
     file(name, "x");
   for (const char* name :
        {"consolidated.safetensors", "model.gguf", "pytorch_model.bin", "training_args.bin", "x.pt", "x.PTH",
-        "tf_model.h5", "flax_model.msgpack", "pytorch_model.bin.index.json", ".gitattributes", "x.nibble-partial",
-        "sub/inner.json", "model.fp16.safetensors"})
+        "tf_model.h5", "flax_model.msgpack", "pytorch_model.bin.index.json", ".gitattributes",
+        "x.nibble-partial", "sub/inner.json", "model.fp16.safetensors"})
     file(name, "x");
   std::filesystem::create_symlink("nowhere", folder_ / "broken.json");
   std::filesystem::create_symlink("LICENSE", folder_ / "linked.txt");

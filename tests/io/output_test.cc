@@ -184,9 +184,10 @@ TEST_F(Output, ForeignFilesAmongLeftoversAreSpared) {
   put(partial_ / ".nibble-lock", "");
   put(partial_ / "half.safetensors", "half");
   const auto leftover = [](const fs::path& folder) { fail("{}: holds a diary", folder.string()); };
-  EXPECT_THAT(
-      error_of([&] { OutputFolder out(target_, false, OutputFolder::Leftovers::remove, {.leftover = leftover}); }),
-      HasSubstr("out.partial: holds a diary"));
+  EXPECT_THAT(error_of([&] {
+                OutputFolder out(target_, false, OutputFolder::Leftovers::remove, {.leftover = leftover});
+              }),
+              HasSubstr("out.partial: holds a diary"));
   EXPECT_THAT(entries(partial_), ElementsAre(".nibble-lock", "half.safetensors"));
 }
 
@@ -198,7 +199,8 @@ TEST_F(Output, ForceSparesLinksAndTheCurrentFolder) {
   fs::create_directory(folder_ / "real/sub");
   for (const char* here : {"real", "real/sub"}) {
     fs::current_path(folder_ / here);
-    EXPECT_THAT(error_of([&] { OutputFolder out = forced(folder_ / "real"); }), HasSubstr("current folder")) << here;
+    EXPECT_THAT(error_of([&] { OutputFolder out = forced(folder_ / "real"); }), HasSubstr("current folder"))
+        << here;
   }
   fs::current_path(before);
 }

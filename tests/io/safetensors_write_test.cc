@@ -143,8 +143,7 @@ TEST(SafetensorsWrite, FullDisk) {
 
 TEST(SafetensorsWrite, FoldersThatCannotBeWritten) {
   const TempFolder folder;
-  EXPECT_THAT(error_of([&] { write_safetensors(folder / "none/x", {}); }),
-              HasSubstr("create it first"));
+  EXPECT_THAT(error_of([&] { write_safetensors(folder / "none/x", {}); }), HasSubstr("create it first"));
   std::filesystem::create_directory(folder / "taken");
   EXPECT_THAT(error_of([&] { write_safetensors(folder / "taken", {}); }), HasSubstr("is a folder"));
   EXPECT_THAT(entries(folder.path()), ElementsAre("taken"));

@@ -66,7 +66,8 @@ TEST_P(Cross, IsTheReference) {
   }
   add_cross(a.view(), b.view(), out.mut());
   ref::add_cross(a.view(), b.view(), expected.mut());
-  // Sums of `rows` products of standard normal numbers, of which each addition rounds a sum of about sqrt(rows).
+  // Sums of `rows` products of standard normal numbers, of which each addition rounds a sum of about
+  // sqrt(rows).
   expect_near(out.view(), expected.view(),
               [&](int64_t, int64_t) { return std::exp2(-22) * double(a.view().rows + 1); });
   EXPECT_TRUE(out.gaps_untouched());

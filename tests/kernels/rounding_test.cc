@@ -127,10 +127,10 @@ TEST(Rounding, DampingRaisesEachChannelByItsOwnPower) {
   EXPECT_EQ(damped_diagonal(Matrix::zeros(2, 2).view(), 0.1), (std::vector<float>{1, 1}));
 }
 
-/// Inputs X, and Y, what they become behind linears that are quantized: near to X, in correlated ways. What outputs are
-/// added to differs by Y times a matrix.
+/// Inputs X, and Y, what they become behind linears that are quantized: near to X, in correlated ways. What
+/// outputs are added to differs by Y times a matrix.
 struct Drifting {
-  Strided x, y, missing;  // missing (rows, out): R - S
+  Strided x, y, missing;       // missing (rows, out): R - S
   Matrix gram, input, stream;  // Y'Y, (X - Y)'Y, (R - S)'Y
 
   Drifting(int64_t out, int64_t in, bool outliers)
@@ -210,7 +210,8 @@ TEST_P(RoundingOracle, FollowsTheDriftOnEveryTarget) {
   for (const int64_t target : quant::targets()) {
     const ForcedTarget forced(target);
     const auto packed = round4(weight.view(), inputs.gram.view(), kFeedback, inputs.drift());
-    EXPECT_NEAR(inputs.error(weight, packed) / inputs.error(weight, expected), 1, 5e-3) << "target " << target;
+    EXPECT_NEAR(inputs.error(weight, packed) / inputs.error(weight, expected), 1, 5e-3)
+        << "target " << target;
   }
 }
 
@@ -350,7 +351,9 @@ TEST(Rounding, RefusesWrongGrams) {
   EXPECT_THROW(round4(weight.view(), good.view(), kFeedback, {small.view(), {}}), InternalError);
   EXPECT_THROW(round4(weight.view(), good.view(), kFeedback, {{}, good.view()}), InternalError);
   EXPECT_THROW(round4(weight.view(), good.view(), kSearch, {good.view(), {}}), InternalError);
-  quant::error_of("rounding: the drift", [&] { round4(weight.view(), good.view(), kFeedback, {gram.view(), {}}); });
+  quant::error_of("rounding: the drift", [&] {
+    round4(weight.view(), good.view(), kFeedback, {gram.view(), {}});
+  });
 }
 
 // Some rows of zeros stay exactly that, and the others are rounded well beside them.

@@ -1,4 +1,5 @@
-// Rounding in order against the plain way: for every tap the whole model is run, as it is and as it is written.
+// Rounding in order against the plain way: for every tap the whole model is run, as it is and as it is
+// written.
 #include "measure/in_order.h"
 
 #include <gtest/gtest.h>
@@ -39,7 +40,8 @@ class Collector : public run::Observer {
 
 Matrix matrix_of(const std::vector<std::vector<float>>& rows) {
   Matrix out(std::ssize(rows), rows.empty() ? 0 : std::ssize(rows[0]));
-  for (size_t r = 0; r < rows.size(); ++r) std::copy(rows[r].begin(), rows[r].end(), out.row(static_cast<int64_t>(r)));
+  for (size_t r = 0; r < rows.size(); ++r)
+    std::copy(rows[r].begin(), rows[r].end(), out.row(static_cast<int64_t>(r)));
   return out;
 }
 
@@ -82,12 +84,12 @@ class InOrderFamilies : public testing::TestWithParam<const char*> {
     Matrix gram, input, stream;  // Y'Y, (X - Y)'Y, (R - S)'Y, mixed
     std::vector<float> damping;  // what H has on its diagonal beside Y'Y
 
-    double share = 1;            // of the drift, in it
+    double share = 1;  // of the drift, in it
 
     kernels::Drift drift() const { return {input.view(), stream.view()}; }
 
-    /// share * |R + X W' - S - Y Q'|^2 + (1 - share) * |Y (W - Q)'|^2, mixed, and the damping times (W - Q)^2: what
-    /// rounding is to make least.
+    /// share * |R + X W' - S - Y Q'|^2 + (1 - share) * |Y (W - Q)'|^2, mixed, and the damping times (W -
+    /// Q)^2: what rounding is to make least.
     double error(const TensorView& weight, const quant::Packed4& packed) const {
       const std::vector<float> w = to_float(weight), q = to_float(quant::decode4(packed).view());
       const int64_t out = weight.shape[0], in = weight.shape[1];
@@ -155,9 +157,9 @@ class InOrderFamilies : public testing::TestWithParam<const char*> {
   std::vector<const model::Linear*> done_;  // those that lie before the tap
 };
 
-// Sums over rows have another order here, so a target that lies next to a threshold may take the other code, and all
-// that follow in its row see another error: of codes that are nearly as good as each other. One tap of three is looked
-// at.
+// Sums over rows have another order here, so a target that lies next to a threshold may take the other code,
+// and all that follow in its row see another error: of codes that are nearly as good as each other. One tap
+// of three is looked at.
 TEST_P(InOrderFamilies, CodesAreForWhatLinearsBeforeLeave) {
   RoundedStore store(testing::TempDir());
   round(store);
@@ -179,8 +181,10 @@ TEST_P(InOrderFamilies, CodesAreForWhatLinearsBeforeLeave) {
         options.sweeps = kSweepsInOrder;
         const auto plainly = kernels::round4(weight, seen.gram.view(), options, seen.drift());
         const double expected = seen.error(weight, plainly);
-        EXPECT_NEAR(seen.error(weight, store.get(in_order_name(reader->name))) / expected, 1, 0.05) << reader->name;
-        most = std::max(most, seen.error(weight, kernels::round4(weight, seen.gram.view(), options)) / expected);
+        EXPECT_NEAR(seen.error(weight, store.get(in_order_name(reader->name))) / expected, 1, 0.05)
+            << reader->name;
+        most =
+            std::max(most, seen.error(weight, kernels::round4(weight, seen.gram.view(), options)) / expected);
       }
       done_.insert(done_.end(), first, last);
       first = last;
@@ -206,7 +210,8 @@ TEST(InOrder, WhatNoInputReachesIsRoundedPlainly) {
   Loaded model(kModels[0]);
   std::erase_if(model.items, [](const data::Item& item) { return !item.prompt.pictures.empty(); });
   std::map<std::string, Stored> how;
-  for (const model::Linear* linear : model::linears(model.binding.spec())) how[linear->name] = Stored::rounded;
+  for (const model::Linear* linear : model::linears(model.binding.spec()))
+    how[linear->name] = Stored::rounded;
   RoundedStore store(testing::TempDir());
   Walk walk(model.runner, model.items);
   round_in_order(walk, kRounding, how, store);
@@ -242,8 +247,8 @@ TEST(InOrder, TheWidestInputsDoWithoutMatricesWhereMemoryIsShort) {
   EXPECT_EQ(rounding_bytes(spec, true, 1), 0);
 }
 
-// Those before the first wide one have the codes that they have anyway; that has those for squares of what really comes
-// in, up to thresholds next to which a target lies, since sums have another order here.
+// Those before the first wide one have the codes that they have anyway; that has those for squares of what
+// really comes in, up to thresholds next to which a target lies, since sums have another order here.
 TEST(InOrder, WideInputsAreRoundedByTheirSquaresAlone) {
   Loaded model(kModels[1]);
   std::map<std::string, Stored> how;
@@ -292,7 +297,8 @@ TEST(InOrder, APlanIsRoundedAgainAfterAnother) {
   const test::TempFolder folder;
   Loaded model(kModels[1]);
   std::map<std::string, Stored> how;
-  for (const model::Linear* linear : model::linears(model.binding.spec())) how[linear->name] = Stored::rounded;
+  for (const model::Linear* linear : model::linears(model.binding.spec()))
+    how[linear->name] = Stored::rounded;
   auto other = how;
   other.begin()->second = Stored::as_source;
   const std::string last = model::linears(model.binding.spec()).back()->name;
@@ -314,7 +320,8 @@ TEST(InOrder, GoesOnWhereItWasInterrupted) {
   const io::JobKey key{{{"another thing", "1"}}};
   Loaded model(kModels[0]);
   std::map<std::string, Stored> how;
-  for (const model::Linear* linear : model::linears(model.binding.spec())) how[linear->name] = Stored::rounded;
+  for (const model::Linear* linear : model::linears(model.binding.spec()))
+    how[linear->name] = Stored::rounded;
   Walk walk(model.runner, model.items);
   RoundedStore expected(testing::TempDir());
   round_in_order(walk, kRounding, how, expected);
@@ -334,7 +341,8 @@ TEST(InOrder, GoesOnWhereItWasInterrupted) {
     }
     if (!done) continue;
     for (const auto& [linear, stored] : how)
-      EXPECT_EQ(journal.store().get(in_order_name(linear)).codes, expected.get(in_order_name(linear)).codes) << linear;
+      EXPECT_EQ(journal.store().get(in_order_name(linear)).codes, expected.get(in_order_name(linear)).codes)
+          << linear;
   }
   EXPECT_EQ(runs, walk.steps().size() + 1);
   EXPECT_NE(told.find("round in order, after block 3 of"), std::string::npos) << told;

@@ -1,4 +1,5 @@
-// Hypotheses in lockstep against the plain way: quantize, run the model, compare. Every group of every family.
+// Hypotheses in lockstep against the plain way: quantize, run the model, compare. Every group of every
+// family.
 #include "measure/lockstep.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +20,8 @@ namespace {
 class LockstepFamilies : public testing::TestWithParam<const char*> {};
 
 /// Rows have the same bits alone and side by side, so that only the order of a few fp64 sums may differ.
-void expect_equal(const std::vector<double>& ours, const std::vector<double>& theirs, const std::string& what) {
+void expect_equal(const std::vector<double>& ours, const std::vector<double>& theirs,
+                  const std::string& what) {
   ASSERT_EQ(ours.size(), theirs.size());
   for (size_t i = 0; i < ours.size(); ++i)
     EXPECT_NEAR(ours[i], theirs[i], 1e-12 + 1e-9 * theirs[i]) << what << ", item " << i;
@@ -54,7 +56,8 @@ TEST_P(LockstepFamilies, AroundAnyBaseAndInAnyNumberOfPasses) {
     base[g] = Stored::plain;
     quantized.push_back(g);
   }
-  std::vector<Assignment> hypotheses = {base, Assignment(n, Stored::plain), Assignment(n, Stored::as_source), base};
+  std::vector<Assignment> hypotheses = {base, Assignment(n, Stored::plain), Assignment(n, Stored::as_source),
+                                        base};
   hypotheses[3][n / 2] = base[n / 2] == Stored::plain ? Stored::as_source : Stored::plain;
   Lockstep wide(walk, model.groups, model.inventory, nullptr, int64_t{1} << 30);
   Lockstep narrow(walk, model.groups, model.inventory, nullptr, 1);
@@ -204,8 +207,8 @@ TEST(LockstepRounded, UsesWhatTheStoreHolds) {
   const std::vector<Assignment> hypotheses = {Assignment(model.groups.size(), Stored::plain),
                                               Assignment(model.groups.size(), Stored::rounded)};
   const auto kl = lockstep.run(base, hypotheses);
-  // On the inputs that it was made for, feedback leaves a small part of what plain rounding does to a model with
-  // outlier channels.
+  // On the inputs that it was made for, feedback leaves a small part of what plain rounding does to a model
+  // with outlier channels.
   EXPECT_LT(kl[1][0] + kl[1][1], 0.1 * (kl[0][0] + kl[0][1]));
 }
 

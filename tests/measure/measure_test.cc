@@ -242,7 +242,8 @@ TEST(Measure, WideInputsAreRoundedByTheirSquaresAlone) {
   });
   walk_taps(walk, "test", {.grams = true}, {}, [&](const Tap& tap) {
     each(tap, [&](const model::Linear& linear, const TensorView& weight) {
-      const std::vector<float> w = to_float(weight), q = to_float(quant::decode4(narrow.get(linear.name)).view());
+      const std::vector<float> w = to_float(weight),
+                               q = to_float(quant::decode4(narrow.get(linear.name)).view());
       Matrix d(linear.out, linear.in);
       for (size_t i = 0; i < w.size(); ++i) d.data()[i] = w[i] - q[i];
       for (size_t k = 0; k < 2; ++k)
@@ -264,7 +265,8 @@ TEST(Measure, WideInputsAreRoundedByTheirSquaresAlone) {
     for (size_t k = 0; k < 2; ++k) {
       // Products in place of Gram matrices, both in fp32.
       EXPECT_NEAR(m.errors[i].activation[k].noise, all.errors[i].activation[k].noise,
-                  1e-4 * all.errors[i].activation[k].noise) << name;
+                  1e-4 * all.errors[i].activation[k].noise)
+          << name;
       if (m.errors[i].activation[k].rows == 0) continue;
       // An estimate: correlations between inputs are unknown.
       const double ratio = m.errors[i].rounded->activation[k].noise / true_noise.at(name)[k];

@@ -16,11 +16,10 @@ namespace nibble::measure {
 
 namespace fs = std::filesystem;
 
-inline const std::array kModels = {NIBBLE_ROOT "/models/qwen2-vl-tiny",
-                                   NIBBLE_ROOT "/tests/data/goldens/families/llama",
-                                   NIBBLE_ROOT "/tests/data/goldens/families/phi3",
-                                   NIBBLE_ROOT "/tests/data/goldens/families/llava",
-                                   NIBBLE_ROOT "/tests/data/goldens/families/mllama"};
+inline const std::array kModels = {
+    NIBBLE_ROOT "/models/qwen2-vl-tiny", NIBBLE_ROOT "/tests/data/goldens/families/llama",
+    NIBBLE_ROOT "/tests/data/goldens/families/phi3", NIBBLE_ROOT "/tests/data/goldens/families/llava",
+    NIBBLE_ROOT "/tests/data/goldens/families/mllama"};
 
 /// A model with a few inputs, two of them with a picture where it takes some.
 struct Loaded {

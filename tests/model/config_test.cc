@@ -108,7 +108,8 @@ TEST(Config, AnUnknownFamilyListsWhatIsKnown) {
   io::Json config = micro_config();
   config["model_type"] = "gpt_neox";
   EXPECT_THAT(error_of([&] { describe(config); }),
-              AllOf(HasSubstr("config.json"), HasSubstr("\"gpt_neox\""), HasSubstr("known: llama, llava, mllama, phi3, qwen2_vl")));
+              AllOf(HasSubstr("config.json"), HasSubstr("\"gpt_neox\""),
+                    HasSubstr("known: llama, llava, mllama, phi3, qwen2_vl")));
   config.erase("model_type");
   EXPECT_THAT(error_of([&] { describe(config); }),
               AllOf(HasSubstr("model_type is missing"), HasSubstr("llama, llava, mllama, phi3, qwen2_vl")));
@@ -193,7 +194,8 @@ TEST(Config, SizesThatMultiplyToTooMuchAreRefused) {
       error_of([&] { describe(config); }),
       HasSubstr("its sizes give tensor vision_model.gated_positional_embedding.tile_embedding.weight"));
   vision["image_size"] = 1 << 20;
-  EXPECT_THAT(error_of([&] { describe(config); }), HasSubstr("image_size gives 1048576 patches along a side"));
+  EXPECT_THAT(error_of([&] { describe(config); }),
+              HasSubstr("image_size gives 1048576 patches along a side"));
 }
 
 TEST(Config, DefaultsThatTheModelIsTooSmallForAreRefused) {

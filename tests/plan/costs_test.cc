@@ -21,7 +21,8 @@ namespace {
 using records::Measurements;
 using records::Modality;
 
-/// The squared relative error of a group as costs.h defines it: the sum over its members of the mean over modalities.
+/// The squared relative error of a group as costs.h defines it: the sum over its members of the mean over
+/// modalities.
 double error_of(const Measurements& m, const records::Group& group) {
   double sum = 0;
   for (const size_t member : group.members) {
@@ -37,8 +38,8 @@ double error_of(const Measurements& m, const records::Group& group) {
   return sum;
 }
 
-/// Measurements of a model in which a group's KL is its error times e^(depth / 2) on pictures and 3 times that on
-/// texts.
+/// Measurements of a model in which a group's KL is its error times e^(depth / 2) on pictures and 3 times
+/// that on texts.
 struct World {
   Measurements m = records::read_measurements("tests/plan/goldens/measurements.json");
   std::vector<records::Group> groups;
@@ -55,10 +56,14 @@ struct World {
     return error_of(m, group) * std::exp(depth / 2);
   }
 
-  void run(const records::Group& group) { m.solo.push_back({group.name, "plain", {real(group), 3 * real(group)}}); }
+  void run(const records::Group& group) {
+    m.solo.push_back({group.name, "plain", {real(group), 3 * real(group)}});
+  }
 
   /// Every group but those that `left_out` names.
-  void run_all(const std::function<bool(const records::Group&)>& left_out = [](const auto&) { return false; }) {
+  void run_all(const std::function<bool(const records::Group&)>& left_out = [](const auto&) {
+    return false;
+  }) {
     for (const auto& group : groups)
       if (!left_out(group)) run(group);
   }
@@ -106,8 +111,8 @@ TEST(Costs, APlanSaysWhatItsOwnCodesCost) {
     return plan_of_choice(world.m, costs, chosen, {}).decisions[world.groups[0].members[0]];
   };
   EXPECT_EQ(decision_of(0).reason, "KL 0.25 alone in 4 bits, predicted");
-  EXPECT_EQ(decision_of(1).reason, fmt::format("KL {:.3g} alone in 4 bits", costs[0].options[1].kl[0] +
-                                                                               costs[0].options[1].kl[1]));
+  EXPECT_EQ(decision_of(1).reason,
+            fmt::format("KL {:.3g} alone in 4 bits", costs[0].options[1].kl[0] + costs[0].options[1].kl[1]));
   EXPECT_THAT(decision_of(2).reason, ::testing::StartsWith("KL 0.25 alone in 4 bits, predicted, rank "))
       << "what it would be stored as";
 }
@@ -144,11 +149,14 @@ TEST(Costs, AGroupBetweenTwoOfItsKindIsInterpolated) {
     const auto& linear = world.m.inventory.linears[group.members[0]];
     return std::pair(linear.part, linear.role);
   };
-  const auto depth = [&](const records::Group& group) { return world.m.inventory.linears[group.members[0]].depth; };
+  const auto depth = [&](const records::Group& group) {
+    return world.m.inventory.linears[group.members[0]].depth;
+  };
   const auto inner = [&](const records::Group& group) {
     int below = 0, above = 0;
     for (const auto& other : world.groups)
-      if (kind(other) == kind(group)) (depth(other) < depth(group) ? below : above) += depth(other) != depth(group);
+      if (kind(other) == kind(group))
+        (depth(other) < depth(group) ? below : above) += depth(other) != depth(group);
     return below > 0 && above > 0;
   };
   const auto left_out = std::find_if(world.groups.begin(), world.groups.end(), inner);
@@ -252,7 +260,8 @@ TEST(Costs, AGroupThatOutweighsItsKindIsFoundByItsJointRun) {
       return one.m.solo.back().kl;
     };
     const auto is = [&](const std::string& name) {
-      return *std::find_if(one.groups.begin(), one.groups.end(), [&](const auto& g) { return g.name == name; });
+      return *std::find_if(one.groups.begin(), one.groups.end(),
+                           [&](const auto& g) { return g.name == name; });
     };
     for (const auto& set : first_runs(one.m, 1000)) {
       records::JointRun joint{set, "plain", {0, 0}};
@@ -283,8 +292,8 @@ TEST(Costs, UncertainGroupsWereNotRunYet) {
   const auto names = uncertain_groups(world.m, world.m.inventory.bytes_all4() * 11 / 10, 5);
   EXPECT_EQ(names.size(), 5u);
   for (const auto& name : names)
-    EXPECT_TRUE(
-        std::none_of(world.m.solo.begin(), world.m.solo.end(), [&](const auto& r) { return r.group == name; }));
+    EXPECT_TRUE(std::none_of(world.m.solo.begin(), world.m.solo.end(),
+                             [&](const auto& r) { return r.group == name; }));
 }
 
 TEST(Costs, ContestedGroupsAreTheNearestToWhereThePlanStops) {
@@ -306,15 +315,18 @@ std::vector<GroupCosts> random_costs(size_t n, uint64_t seed) {
     const auto four = up_to(100);
     costs.group.bytes4 = four;
     costs.group.bytes16 = four + up_to(200);
-    costs.options = {
-        {"plain", four, {1e-3 * static_cast<double>(up_to(1000)), 1e-3 * static_cast<double>(up_to(1000))}, true},
-        {"", costs.group.bytes16, {}, true}};
+    costs.options = {{"plain",
+                      four,
+                      {1e-3 * static_cast<double>(up_to(1000)), 1e-3 * static_cast<double>(up_to(1000))},
+                      true},
+                     {"", costs.group.bytes16, {}, true}};
   }
   return out;
 }
 
 /// Calls f with every choice of options.
-void for_each_choice(const std::vector<GroupCosts>& costs, const std::function<void(const std::vector<int>&)>& f) {
+void for_each_choice(const std::vector<GroupCosts>& costs,
+                     const std::function<void(const std::vector<int>&)>& f) {
   for (uint32_t bits = 0; bits < 1u << costs.size(); ++bits) {
     std::vector<int> chosen;
     for (size_t g = 0; g < costs.size(); ++g) chosen.push_back(static_cast<int>(bits >> g & 1));
@@ -360,7 +372,8 @@ TEST(Choose, TheWorseModalityCounts) {
     // No worse than minding either modality alone, or both alike.
     for (const auto& weights :
          {std::array{1.0, 0.0}, std::array{0.0, 1.0}, std::array{0.5 / reference[0], 0.5 / reference[1]}})
-      EXPECT_LE(ours, worst_ratio(predicted_kl(costs, choose_within(costs, budget, weights)), reference) + 1e-12);
+      EXPECT_LE(ours,
+                worst_ratio(predicted_kl(costs, choose_within(costs, budget, weights)), reference) + 1e-12);
   }
 }
 
@@ -394,7 +407,8 @@ TEST(Choose, TheSmallestPlanThatKeepsAKl) {
     EXPECT_LE(worst_ratio(predicted_kl(costs, chosen), limit), 1);
     int64_t least = chosen_bytes(costs, std::vector<int>(9, 1));
     for_each_choice(costs, [&](const auto& other) {
-      if (worst_ratio(predicted_kl(costs, other), limit) <= 1) least = std::min(least, chosen_bytes(costs, other));
+      if (worst_ratio(predicted_kl(costs, other), limit) <= 1)
+        least = std::min(least, chosen_bytes(costs, other));
     });
     // Weights between modalities are tried on a grid, so that a few bytes may be left on the table.
     EXPECT_LE(chosen_bytes(costs, chosen), least * 11 / 10);

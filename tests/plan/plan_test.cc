@@ -287,7 +287,8 @@ TEST(Plan, WithGroupsRunAloneTheSmallerCodesSetTheLeastSize) {
     m.inputs = {{"text", records::Modality::text, 5}};
     m.solo = {{m.inventory.linears[0].group, "feedback", {0.25}}};
     const int64_t all4 = m.inventory.bytes_all4(), rounded = all4 + more * std::ssize(m.errors);
-    EXPECT_EQ(make_plan(m, "dynamic", fmt::format("{}B", std::min(all4, rounded))).bytes, std::min(all4, rounded));
+    EXPECT_EQ(make_plan(m, "dynamic", fmt::format("{}B", std::min(all4, rounded))).bytes,
+              std::min(all4, rounded));
     error_of([&] { make_plan(m, "dynamic", fmt::format("{}B", std::min(all4, rounded) - 1)); });
     const Plan plan = make_plan(m, "dynamic", "0%", {.rounding = "feedback"});
     EXPECT_LE(plan.bytes, plan.budget_bytes);
@@ -313,9 +314,7 @@ TEST(Plan, AModelWithoutLinears) {
 /// A list file that lives as long as the object.
 class ListFile {
  public:
-  explicit ListFile(const std::string& text) {
-    std::ofstream(path(), std::ios::binary) << text;
-  }
+  explicit ListFile(const std::string& text) { std::ofstream(path(), std::ios::binary) << text; }
   std::string policy() const { return "list:" + path().string(); }
 
  private:

@@ -46,14 +46,16 @@ TEST(Made, ReadsWhatItWrites) {
   for (const char* name : {"../x", ".hidden", ""}) {
     json = to_json(made);
     json["files"][name] = "11";
-    EXPECT_THAT(error_of([&] { made_from_json(json, "nibble.json"); }), HasSubstr("is no file of this folder"));
+    EXPECT_THAT(error_of([&] { made_from_json(json, "nibble.json"); }),
+                HasSubstr("is no file of this folder"));
   }
   json.erase("plan");
   EXPECT_THAT(error_of([&] { made_from_json(json, "nibble.json"); }), HasSubstr("plan"));
 }
 
 TEST(Made, OlderRecordsHaveNoFiles) {
-  Made made{.version = "0.1.0", .command = "", .tensor_bytes = 0, .plan = testing::sample_plan(), .files = {{}}};
+  Made made{
+      .version = "0.1.0", .command = "", .tensor_bytes = 0, .plan = testing::sample_plan(), .files = {{}}};
   EXPECT_EQ(made_from_json(to_json(made), "x").files, made.files);
   io::Json json = to_json(made);
   json.erase("files");

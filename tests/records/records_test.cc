@@ -144,9 +144,9 @@ TEST(Records, EveryFieldIsNeeded) {
   records::Measurements silent = sample_measurements();
   silent.noise.reset();
   check(to_json(silent), "", measurements);
-  for (const char* at : {"/noise", "/rows", "/inventory", "/inventory/linears/1", "/errors/2",
-                         "/errors/2/activation", "/errors/2/activation/text", "/errors/1/rounded", "/rounding",
-                         "/inputs/0", "/solo/1"})
+  for (const char* at :
+       {"/noise", "/rows", "/inventory", "/inventory/linears/1", "/errors/2", "/errors/2/activation",
+        "/errors/2/activation/text", "/errors/1/rounded", "/rounding", "/inputs/0", "/solo/1"})
     check(to_json(sample_measurements()), at, measurements);
   const auto plan = [](const io::Json& j, const std::string& w) { plan_from_json(j, w); };
   for (const char* at : {"/decisions/1", "/rounding", "/predicted", "/verification", "/verification/inputs",
@@ -245,7 +245,9 @@ TEST(Records, BadMeasurementsAreRefused) {
       {"/window", 0, "\"window\" is 0; expected 2 to 1048576"},
       {"/window", 1, "\"window\" is 1; expected 2 to 1048576"},
       {"/window", 1'048'577, "\"window\" is 1048577"},
-      {"/solo/0/kl", {1.0, 1'000'001.0}, "solo[0]: \"kl\" holds something that is no number from 0 to 1000000"},
+      {"/solo/0/kl",
+       {1.0, 1'000'001.0},
+       "solo[0]: \"kl\" holds something that is no number from 0 to 1000000"},
       {"/solo/0/kl", {1.0, kInfinity}, "solo[0]: \"kl\" holds"},
       {"/solo/0/kl", {kNan, 1.0}, "solo[0]: \"kl\" holds"},
       {"/noise/vision", 1e7, "noise: \"vision\" is 10000000; expected a KL of at most 1000000 nats"},

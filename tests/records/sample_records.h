@@ -59,7 +59,8 @@ inline records::Measurements sample_measurements() {
   m.effort = "auto";
   for (auto& errors : m.errors)
     errors.rounded = {20'000, errors.weight * 1.1, {{{1024, 0.05, 1e8}, {0, 0, 0}}}};
-  m.inputs = {{"images/0003.jpg", records::Modality::vision, 12}, {"texts.jsonl:3#1", records::Modality::text, 191}};
+  m.inputs = {{"images/0003.jpg", records::Modality::vision, 12},
+              {"texts.jsonl:3#1", records::Modality::text, 191}};
   m.solo = {{"visual.blocks.0.attn.qkv", "plain", {0.25, 1e-7}},
             {"visual.blocks.0.attn.qkv", "feedback", {0.125, 0}},
             {"model.layers.3.self_attn.qkv", "feedback", {0.0625, 0.03125}}};

@@ -127,25 +127,30 @@ inline records::Plan report_plan(const records::Measurements& m) {
     if (decision.keep) plan.bytes += m.inventory.linears[i].bytes16 - m.inventory.linears[i].bytes4;
   }
   plan.predicted = {{0.012, 0.004}};
-  plan.verification = records::Verification{
-      .data = {"pictures/evaluation/samples.jsonl"},
-      .inputs = {32, 8},
-      .runs = {{"dynamic", plan.bytes, 12, {0.012, 0.004}, {{{0.024, 0.013, 0.04}, {0.006, 0.003, 0.009}}}, {{0.013, 0.005}}, {{0.008, 0.003}}},
-               {"activation error",
-                plan.bytes - 90'000,
-                11,
-                {0.03, 0.01},
-                {{{0.05, 0.03, 0.08}, {0.009, 0.006, 0.02}}},
-                {{0.04, 0.009}},
-                {{0.02, 0.006}}},
-               {"repaired 1",
-                plan.bytes - 1000,
-                12,
-                {0.014, 0.0045},
-                {{{0.013, 0.008, 0.02}, {0.004, 0.002, 0.007}}},
-                {{0.0142, 0.0046}},
-                {{0.006, 0.002}}}},
-      .chosen = 2};
+  plan.verification = records::Verification{.data = {"pictures/evaluation/samples.jsonl"},
+                                            .inputs = {32, 8},
+                                            .runs = {{"dynamic",
+                                                      plan.bytes,
+                                                      12,
+                                                      {0.012, 0.004},
+                                                      {{{0.024, 0.013, 0.04}, {0.006, 0.003, 0.009}}},
+                                                      {{0.013, 0.005}},
+                                                      {{0.008, 0.003}}},
+                                                     {"activation error",
+                                                      plan.bytes - 90'000,
+                                                      11,
+                                                      {0.03, 0.01},
+                                                      {{{0.05, 0.03, 0.08}, {0.009, 0.006, 0.02}}},
+                                                      {{0.04, 0.009}},
+                                                      {{0.02, 0.006}}},
+                                                     {"repaired 1",
+                                                      plan.bytes - 1000,
+                                                      12,
+                                                      {0.014, 0.0045},
+                                                      {{{0.013, 0.008, 0.02}, {0.004, 0.002, 0.007}}},
+                                                      {{0.0142, 0.0046}},
+                                                      {{0.006, 0.002}}}},
+                                            .chosen = 2};
   for (int i = 0; i <= 40; ++i) {
     const double share = i / 40.0;
     const double left = std::pow(1 - share, 2) * std::exp(-6 * share);

@@ -160,7 +160,8 @@ TEST(Table, HtmlEscapesMarkup) {
             "</tbody></table>\n");
   Table wide({{""}});
   wide.add_row({std::string(33, 'x')});
-  EXPECT_EQ(wide.to_html(), "<table><tbody>\n<tr><td class=\"long\">" + std::string(33, 'x') + "</td></tr>\n</tbody></table>\n");
+  EXPECT_EQ(wide.to_html(), "<table><tbody>\n<tr><td class=\"long\">" + std::string(33, 'x') +
+                                "</td></tr>\n</tbody></table>\n");
 }
 
 TEST(Table, BrokenPromises) {

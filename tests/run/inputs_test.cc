@@ -110,8 +110,10 @@ TEST(RotaryAngles, AreThePositionTimesTheFrequencyOfItsAxis) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < 4; ++j) {
       const size_t k = static_cast<size_t>(j);
-      const double exact = static_cast<double>(positions[static_cast<size_t>(r)][rope.axis[k]]) * rope.frequency[k];
-      // The reference computes angles in fp32: the product is off by 2^-24 of the angle, cosine and sine by an ulp.
+      const double exact =
+          static_cast<double>(positions[static_cast<size_t>(r)][rope.axis[k]]) * rope.frequency[k];
+      // The reference computes angles in fp32: the product is off by 2^-24 of the angle, cosine and sine by
+      // an ulp.
       const double tolerance = 4 * std::ldexp(std::max(exact, 1.0), -24);
       EXPECT_NEAR(cosine.row(r)[j], std::cos(exact), tolerance) << r << " " << j;
       EXPECT_NEAR(sine.row(r)[j], std::sin(exact), tolerance) << r << " " << j;

@@ -69,7 +69,8 @@ TEST_F(OwnFiles, OtherCheckpointsAreNot) {
 TEST_F(OwnFiles, TheFirstForeignFileIsNamed) {
   quantize(false);
   const auto refused = [&](const std::string& name) {
-    EXPECT_THAT(refusal(), AllOf(HasSubstr("out/" + name + ": was not written by nibble"), HasSubstr("move it away")));
+    EXPECT_THAT(refusal(),
+                AllOf(HasSubstr("out/" + name + ": was not written by nibble"), HasSubstr("move it away")));
     fs::remove_all(out_ / name);
   };
   put(out_ / "notes.txt", "mine");
@@ -98,7 +99,8 @@ TEST_F(OwnFiles, NamesThatTheRecordCannotHold) {
 TEST_F(OwnFiles, OlderRecordsDoNotSay) {
   quantize(false);
   change_record([](io::Json& made) { made.erase("files"); });
-  EXPECT_THAT(refusal(), AllOf(HasSubstr("nibble.json: does not record which files"), HasSubstr("remove it yourself")));
+  EXPECT_THAT(refusal(),
+              AllOf(HasSubstr("nibble.json: does not record which files"), HasSubstr("remove it yourself")));
 }
 
 TEST_F(OwnFiles, ForeignFilesAmongAnInterruptedRunsAreSpared) {

@@ -236,8 +236,8 @@ class Verify : public Streamed {
     io::write_file(path, bytes);
     if (!digest_too) return;
     change_json("nibble.json", [&](io::Json& made) {
-      made["sha256"][tensor] = sha256(
-          std::string_view(bytes).substr(static_cast<size_t>(info.begin), static_cast<size_t>(info.end - info.begin)));
+      made["sha256"][tensor] = sha256(std::string_view(bytes).substr(
+          static_cast<size_t>(info.begin), static_cast<size_t>(info.end - info.begin)));
     });
   }
 };
@@ -272,7 +272,8 @@ TEST_F(Verify, EveryFileButReadmeIsRecorded) {
   }
   std::set<std::string> there;
   for (const std::string& name : io::file_names(folder_ / "out")) there.insert(name);
-  for (const char* other : {"README.md", "nibble.json", "model.safetensors"}) EXPECT_EQ(there.erase(other), 1u);
+  for (const char* other : {"README.md", "nibble.json", "model.safetensors"})
+    EXPECT_EQ(there.erase(other), 1u);
   EXPECT_EQ(names, there);
   EXPECT_TRUE(names.contains("config.json") && names.contains("tokenizer.json"));
   io::write_file(folder_ / "out/README.md", "another card");
@@ -284,9 +285,10 @@ TEST_F(Verify, FilesBesideTheWeights) {
   io::write_file(folder_ / "out/tokenizer.json", io::read_file(folder_ / "out/tokenizer.json") + " ");
   fs::remove(folder_ / "out/preprocessor_config.json");
   io::write_file(folder_ / "out/extra.safetensors", "");
-  EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("out/extra.safetensors: is no part of the checkpoint"),
-                                               HasSubstr("out/preprocessor_config.json: is missing"),
-                                               HasSubstr("out/tokenizer.json: is not what was written")));
+  EXPECT_THAT(problems(),
+              testing::ElementsAre(HasSubstr("out/extra.safetensors: is no part of the checkpoint"),
+                                   HasSubstr("out/preprocessor_config.json: is missing"),
+                                   HasSubstr("out/tokenizer.json: is not what was written")));
 }
 
 TEST_F(Verify, TheSkipListIsThatOfThePlan) {
@@ -296,9 +298,11 @@ TEST_F(Verify, TheSkipListIsThatOfThePlan) {
     config["quantization_config"].erase("quant_method");
   });
   const auto of_plan = HasSubstr(
-      "out/config.json: quantization_config is not what the plan in nibble.json gives (llm_int8_skip_modules, "
+      "out/config.json: quantization_config is not what the plan in nibble.json gives "
+      "(llm_int8_skip_modules, "
       "quant_method)");
-  EXPECT_THAT(problems(), testing::ElementsAre(of_plan, HasSubstr("out/config.json: is not what was written")));
+  EXPECT_THAT(problems(),
+              testing::ElementsAre(of_plan, HasSubstr("out/config.json: is not what was written")));
   change_json("nibble.json", [](io::Json& made) { made.erase("files"); });
   EXPECT_THAT(problems(), testing::ElementsAre(of_plan)) << "also where the file's digest was not recorded";
 }

@@ -93,8 +93,8 @@ struct Job {
   DampedGram h = {};          //
   Matrix coupling = {};       // feedback: the factor (in, in); search: those of the blocks (group, 64)
   std::vector<float> pivots;  // feedback: (in); search: (group)
-  // With a drift, of each strip: what is rounded in place of the weight, [position][lane], and the largest magnitudes
-  // of the weight, [block][lane].
+  // With a drift, of each strip: what is rounded in place of the weight, [position][lane], and the largest
+  // magnitudes of the weight, [block][lane].
   std::vector<Matrix> strips = {}, largest_weights = {};
 };
 
@@ -161,13 +161,15 @@ class Strip {
         largest_of_lanes(weight_.row(b * kBlock), lanes_, largest_.row(b));
     } else {
       std::copy_n(job.strips[static_cast<size_t>(strip)].data(), cut_.group * lanes_, weight_.data());
-      std::copy_n(job.largest_weights[static_cast<size_t>(strip)].data(), cut_.blocks * lanes_, largest_.data());
+      std::copy_n(job.largest_weights[static_cast<size_t>(strip)].data(), cut_.blocks * lanes_,
+                  largest_.data());
     }
   }
 
   Matrix take_largest() { return std::move(largest_); }
 
-  /// The weight with what the drift adds: z with z H = w K + its row of L for each of its rows w, by H = U D U'.
+  /// The weight with what the drift adds: z with z H = w K + its row of L for each of its rows w, by H = U D
+  /// U'.
   Matrix drifted(const Drift& drift) {
     const int64_t in = cut_.in;
     const ConstMatrix u = job_.coupling.view();  // row k: column k of U, above the diagonal
@@ -406,12 +408,14 @@ class Strip {
 };
 
 void check_statistics(std::string_view what, ConstMatrix gram, int64_t rows, int64_t in) {
-  NIBBLE_CHECK(gram.rows == rows && gram.cols == in, "a {} of {} x {} for {} inputs", what, gram.rows, gram.cols, in);
+  NIBBLE_CHECK(gram.rows == rows && gram.cols == in, "a {} of {} x {} for {} inputs", what, gram.rows,
+               gram.cols, in);
   for (int64_t i = 0; i < rows; ++i) {
     const auto at =
         quant::find_nonfinite({DType::f32, {in}, reinterpret_cast<const std::byte*>(gram.row(i))});
     if (at)
-      fail("rounding: the {} holds NaN or infinity at [{}, {}]; check the inputs it comes from", what, i, *at);
+      fail("rounding: the {} holds NaN or infinity at [{}, {}]; check the inputs it comes from", what, i,
+           *at);
   }
 }
 

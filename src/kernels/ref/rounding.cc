@@ -38,7 +38,11 @@ bool factor(const Square& h, int64_t n, Square& u, std::vector<double>& d) {
 class Rounder {
  public:
   Rounder(const TensorView& weight, ConstMatrix gram, const RoundingOptions& options, const Drift& drift)
-      : in_(weight.shape[1]), dtype_(weight.dtype), options_(options), weight_(to_float(weight)), source_(weight_) {
+      : in_(weight.shape[1]),
+        dtype_(weight.dtype),
+        options_(options),
+        weight_(to_float(weight)),
+        source_(weight_) {
     error_.assign(weight_.size(), 0);
     level_.assign(weight_.size(), 0);
     for (double damping = options.damping; damping < 1e9; damping = damping == 0 ? 1e-4 : damping * 10) {
@@ -105,7 +109,8 @@ class Rounder {
     for (int64_t row = 0; row < count(); row += in_) {
       std::vector<double> z(static_cast<size_t>(in_), 0);
       for (int64_t i = 0; i < in_; ++i) {
-        for (int64_t j = 0; j < drift.input.rows; ++j) z[i] += double{weight_[row + j]} * drift.input.row(j)[i];
+        for (int64_t j = 0; j < drift.input.rows; ++j)
+          z[i] += double{weight_[row + j]} * drift.input.row(j)[i];
         if (drift.stream.rows > 0) z[i] += drift.stream.row(row / in_)[i];
       }
       for (int64_t k = in_ - 1; k >= 0; --k)

@@ -19,7 +19,8 @@ Spec describe(const io::Fields& config) {
 }
 
 constexpr std::string_view kChat =
-    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ "
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role "
+    "}}<|end_header_id|>\n\n{{ "
     "message.content | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt "
     "%}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
 

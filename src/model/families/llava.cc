@@ -1,5 +1,5 @@
-// Llava with a Pixtral tower and a Mistral or Llama text part (arXiv:2410.07073). Reference: transformers 4.57,
-// models/llava, models/pixtral, models/mistral.
+// Llava with a Pixtral tower and a Mistral or Llama text part (arXiv:2410.07073). Reference:
+// transformers 4.57, models/llava, models/pixtral, models/mistral.
 #include <array>
 
 #include "base/error.h"
@@ -117,14 +117,14 @@ Spec describe(const io::Fields& config) {
          text.what(), printable(type, 40));
   Spec spec;
   spec.family = "llava";
-  spec.text = describe_decoder(text, config, type == "mistral" ? kMistral : kLlamaText, "language_model.model.",
-                               "language_model.lm_head");
+  spec.text = describe_decoder(text, config, type == "mistral" ? kMistral : kLlamaText,
+                               "language_model.model.", "language_model.lm_head");
   spec.text.stack.rope = text_rope(text, spec.text.stack.head_dim, 10000);
   spec.vision = describe_vision(section(config, "vision_config"), config, spec.text.stack.hidden);
   spec.tokens.image = config.integer("image_token_index", config.integer("image_token_id", 32000));
-  spec.tokens.end = text.has("eos_token_id") ? end_tokens(text)
+  spec.tokens.end = text.has("eos_token_id")     ? end_tokens(text)
                     : config.has("eos_token_id") ? end_tokens(config)
-                                                  : std::vector<int64_t>{2};
+                                                 : std::vector<int64_t>{2};
   return spec;
 }
 
@@ -136,7 +136,8 @@ constexpr std::array kModuleTree = {Rename{"language_model.model.", "model.langu
 constexpr std::string_view kChat =
     "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}[INST]{% for part in "
     "message.content %}{% if part.type == 'image' %}[IMG]{% else %}{{ part.text }}{% endif %}{% endfor "
-    "%}[/INST]{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{{ eos_token }}{% endif %}{% "
+    "%}[/INST]{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{{ eos_token }}{% endif "
+    "%}{% "
     "endfor %}";
 
 }  // namespace

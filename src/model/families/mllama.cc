@@ -97,8 +97,8 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
   vision.tiles = describe_tiles(config, vision.patch);
   stack.kept = block_list(config, "intermediate_layers_indices", {3, 7, 15, 23, 30}, local);
   for (int64_t i = 0; i < local; ++i)
-    stack.blocks.push_back(vision_block(fmt::format("vision_model.transformer.layers.{}", i), stack.hidden,
-                                        inner, eps, false));
+    stack.blocks.push_back(
+        vision_block(fmt::format("vision_model.transformer.layers.{}", i), stack.hidden, inner, eps, false));
   for (int64_t i = 0; i < global; ++i)
     stack.blocks.push_back(vision_block(fmt::format("vision_model.global_transformer.layers.{}", i),
                                         stack.hidden, inner, eps, true));
@@ -110,10 +110,11 @@ Vision describe_vision(const io::Fields& config, int64_t text_hidden) {
 
   const int64_t joined = stack.hidden * (1 + static_cast<int64_t>(stack.kept.size()));
   if (const int64_t out = config.dimension("vision_output_dim", 7680, 1 << 24); out != joined)
-    fail("{}: vision_output_dim is {}, but the last layer and {} kept ones have {} features", config.what(), out,
-         stack.kept.size(), joined);
+    fail("{}: vision_output_dim is {}, but the last layer and {} kept ones have {} features", config.what(),
+         out, stack.kept.size(), joined);
   vision.across = true;
-  vision.connector_linears = {lone_linear("multi_modal_projector", text_hidden, joined, true, Role::projector)};
+  vision.connector_linears = {
+      lone_linear("multi_modal_projector", text_hidden, joined, true, Role::projector)};
   // Its input has pictures, tiles and rows as dimensions: bitsandbytes' 8-bit module fails on it.
   vision.connector_linears[0].fits8 = false;
   return vision;
@@ -124,14 +125,15 @@ void make_cross(Block& block, const Stack& stack, float eps) {
   const std::string attn = block.name + ".cross_attn";
   block.cross = true;
   block.attention_name = attn;
-  block.qkv = qkv_linears(attn, stack.hidden, stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim, false);
+  block.qkv =
+      qkv_linears(attn, stack.hidden, stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim, false);
   // One group, since serving engines fuse the three; two taps, since keys and values read the pictures.
   block.qkv[0].tap = attn + ".q_proj";
   block.qkv[1].tap = block.qkv[2].tap = attn + ".kv_proj";
   block.q_norm = {attn + ".q_norm", Norm::Kind::rms, stack.head_dim, eps};
   block.k_norm = {attn + ".k_norm", Norm::Kind::rms, stack.head_dim, eps};
-  block.attention_out = lone_linear(attn + ".o_proj", stack.hidden, stack.heads * stack.head_dim, false,
-                                    Role::attention_out);
+  block.attention_out =
+      lone_linear(attn + ".o_proj", stack.hidden, stack.heads * stack.head_dim, false, Role::attention_out);
   block.attention_gate = block.name + ".cross_attn_attn_gate";
   block.mlp_gate = block.name + ".cross_attn_mlp_gate";
 }
@@ -169,8 +171,10 @@ constexpr std::array kModuleTree = {Rename{"language_model.model.", "model.langu
                                     Rename{"multi_modal_projector", "model.multi_modal_projector"}};
 
 constexpr std::string_view kChat =
-    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{% for "
-    "part in message.content %}{% if part.type == 'image' %}<|image|>{% else %}{{ part.text | trim }}{% endif "
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role "
+    "}}<|end_header_id|>\n\n{% for "
+    "part in message.content %}{% if part.type == 'image' %}<|image|>{% else %}{{ part.text | trim }}{% "
+    "endif "
     "%}{% endfor %}<|eot_id|>{% endfor %}{% if add_generation_prompt "
     "%}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
 

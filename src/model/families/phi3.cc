@@ -1,5 +1,5 @@
-// Phi-3, Phi-3.5 and Phi-4 (arXiv:2404.14219, arXiv:2412.08905): q, k, v are stored as one linear, and gate and
-// up as another. Reference: transformers 4.57, models/phi3.
+// Phi-3, Phi-3.5 and Phi-4 (arXiv:2404.14219, arXiv:2412.08905): q, k, v are stored as one linear, and gate
+// and up as another. Reference: transformers 4.57, models/phi3.
 #include "model/config.h"
 #include "model/decoder.h"
 #include "model/families/registry.h"

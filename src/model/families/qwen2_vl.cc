@@ -178,9 +178,11 @@ constexpr std::array kVllm = {Rename{"visual.", "visual."}, Rename{"model.", "la
                               Rename{"lm_head", "language_model.lm_head"}};
 
 constexpr std::string_view kChat =
-    "{% for message in messages %}{% if loop.first and message.role != 'system' %}<|im_start|>system\nYou are a "
+    "{% for message in messages %}{% if loop.first and message.role != 'system' %}<|im_start|>system\nYou "
+    "are a "
     "helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message.role }}\n{% for part in message.content "
-    "%}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif "
+    "%}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% "
+    "endif "
     "%}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 }  // namespace
