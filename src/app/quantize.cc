@@ -31,10 +31,8 @@ void check_options(const Options& o) {
   const std::string& rounding = o.planning.calibration.rounding;
   const bool codes = rounding.empty() ? dynamic : rounding != "plain";
   for (const auto& [option, needs] : o.conditional) {
-    const bool counts = needs == Needs::dynamic ? dynamic
-                        : needs == Needs::codes ? codes
-                        : needs == Needs::solo  ? solo
-                                                : codes || solo;
+    const bool counts = (needs == Needs::dynamic && dynamic) || (needs == Needs::codes && codes) ||
+                        (needs == Needs::solo && solo) || (needs == Needs::codes_or_solo && (codes || solo));
     if (option->count() > 0 && !counts)
       fail("{} changes nothing for policy {}{}", option->get_name(), o.policy,
            needs == Needs::codes ? " with plain codes"
