@@ -85,21 +85,25 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
     : options_(std::move(options)), model_(name, common) {
   if (model_.binding.quantized())
     fail("{}: is quantized; measure the 16-bit checkpoint that it was made of", name);
+  if (options_.rounding != "plain") (void)damping_of(options_.damping);  // an Error before all else
   options_.data = data_files(options_.data, "calibration", model_.maker);
   inventory_ = model_.binding.inventory(name);
   plan::check_budget(options_.budget, inventory_);
   inventory_.weights = model_.binding.fingerprint();
   groups_ = records::group_linears(inventory_, options_.fuse);
   std::vector<data::Sample> samples = data::read_samples(options_.data), held;
+  add_pictures(samples);
   if (options_.resample != 0) samples = resampled(samples, options_.resample);
   if (!options_.verify.empty())
     held = data::read_samples(options_.verify);
   else if (options_.hold_out)
     held = take_held_out(samples);
   if (options_.hold_out && held.empty())
-    tell(fmt::format(
-        "with fewer than {} inputs none is held out, and the plan is not verified; give more, or --verify",
-        kFewest));
+    tell(
+        fmt::format("with fewer than {} inputs (samples of one picture count as one) none is held out, and "
+                    "the plan is not "
+                    "verified; give more, or --verify",
+                    kFewest));
   calibration_.items = items_of(samples, options_.data, model_.maker, options_.window);
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
   if (options_.rounding != "plain")
@@ -118,6 +122,22 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
       store_ = std::make_unique<measure::RoundedStore>(options_.scratch.empty() ? temporary_folder()
                                                                                 : options_.scratch);
   }
+}
+
+/// Without pictures nothing is known of what reads them, and four bits can break it unseen.
+void Calibration::add_pictures(std::vector<data::Sample>& samples) {
+  if (!model_.maker.takes_pictures() || !options_.add_pictures) return;
+  if (std::any_of(samples.begin(), samples.end(), [](const auto& sample) { return !sample.images.empty(); }))
+    return;
+  if (!options_.guard)
+    return tell(
+        "there is no picture among the data: what reads pictures is not measured, and rounded plainly");
+  (void)items_of(samples, options_.data, model_.maker, options_.window);  // an Error where nothing is in them
+  tell("there is no picture among the data: those that nibble ships are added (--no-guard leaves them out)");
+  const auto shipped = shipped_files("calibration", model_.maker);
+  const auto pictures = data::read_samples(shipped);
+  samples.insert(samples.end(), pictures.begin(), pictures.end());
+  options_.data.insert(options_.data.end(), shipped.begin(), shipped.end());
 }
 
 /// Bytes of matrices beyond which the widest inputs do without.

@@ -34,6 +34,8 @@ struct CalibrationOptions {
   /// Bytes that hidden states, and the matrices of rounding beside them, may take; 0: kHiddenStates, and half
   /// of the machine's memory.
   int64_t memory = 0;
+  /// Where the model takes pictures and the data hold none: nibble's own beside them, by `guard` as well.
+  bool add_pictures = true;
   std::optional<int64_t> widest = {};  // records::Rounding::widest; else by `memory`
   std::filesystem::path scratch = {};  // folder for rounded weights; empty: the system's
   /// What is written in the end: beside it stands how far the run is, in place of `scratch`; empty: nowhere.
@@ -78,6 +80,7 @@ class Calibration {
   bool with_pictures() const;
   int64_t fitting_width() const;
   void tell_of_matrices() const;
+  void add_pictures(std::vector<data::Sample>& samples);
   void open_journal();
   void complete_answers(InputSet& set, const std::string& name);
   void prepare(InputSet& set, const std::string& name);

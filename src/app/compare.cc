@@ -9,6 +9,7 @@
 #include "app/scratch.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/rounding.h"
 #include "records/comparison.h"
 #include "report/views.h"
 
@@ -23,8 +24,7 @@ struct CompareOptions {
   Questions questions;
   // Of checkpoints that are made for the comparison.
   PlanningOptions planning;
-  std::vector<std::string> policies = {"none",        "int8",   "all", "weight-error", "activation-error",
-                                       "projections", "dynamic"};
+  std::vector<std::string> policies;  // empty: default_policies()
   int64_t seeds = 0;
   std::vector<CLI::Option*> making;  // the options that ask for this
 
@@ -35,6 +35,54 @@ struct CompareOptions {
     return given == making.end() ? nullptr : *given;
   }
 };
+
+/// Where all are to be rounded in one way, all-4-bit is there once.
+std::vector<std::string> default_policies(const std::string& rounding) {
+  std::vector<std::string> out = {
+      "none", "int8", "all", "all@feedback", "weight-error", "activation-error", "projections", "dynamic"};
+  if (!rounding.empty()) std::erase(out, "all@feedback");
+  return out;
+}
+
+/// One of --policies: "dynamic", or with codes of its own "all@feedback".
+struct Contender {
+  std::string policy;
+  std::string rounding;  // "" where --rounding, or the policy's default, holds
+
+  explicit Contender(const std::string& text) : policy(text) {
+    // Behind the last sign: a file's name may hold one.
+    const size_t at = text.rfind('@');
+    if (at == std::string::npos || !kernels::parse_rounding(text.substr(at + 1))) return;
+    policy = text.substr(0, at);
+    rounding = text.substr(at + 1);
+    if (policy == "int8" || policy == "none")
+      fail("--policies {}: codes are for 4 bits, and policy {} writes none", text, policy);
+  }
+};
+
+std::vector<std::string> policies_of(std::span<const Contender> contenders) {
+  std::vector<std::string> out;
+  for (const Contender& contender : contenders) out.push_back(contender.policy);
+  return out;
+}
+
+/// The codes beside plain ones that the contenders need; "" where the policies' defaults do. Throws Error for
+/// more than one kind.
+std::string common_rounding(std::span<const Contender> contenders, const std::string& given) {
+  std::string out = given == "plain" ? "" : given;
+  bool dynamic = false;
+  for (const Contender& contender : contenders) {
+    const bool by_default = contender.policy == "dynamic" && contender.rounding.empty() && given.empty();
+    const std::string rounding = by_default ? "feedback" : contender.rounding;
+    dynamic = dynamic || contender.policy == "dynamic";
+    if (rounding.empty() || rounding == "plain") continue;
+    if (!out.empty() && out != rounding)
+      fail("--policies asks for codes by {} and by {}; one comparison makes one kind beside plain ones", out,
+           rounding);
+    out = rounding;
+  }
+  return out.empty() && (dynamic || !given.empty()) ? "plain" : out;
+}
 
 /// The index of a sample worth looking at: one on which models differ, with a text rather than a letter as
 /// the reference's output, and of those the one with the largest KL; the first of equals. Nothing where no
@@ -189,15 +237,19 @@ void widen(records::Spread& spread, const Kls& kl) {
 class Policies {
  public:
   Policies(const CompareOptions& o, const Common& common)
-      : o_(o), common_(common), source_(open_16bit(o.planning.model)), bench_(o.planning.model, o, common) {}
+      : o_(o),
+        common_(common),
+        contenders_(o.policies.begin(), o.policies.end()),
+        source_(open_16bit(o.planning.model)),
+        bench_(o.planning.model, o, common) {}
 
   std::vector<ComparedModel> run() {
-    Planner planner(o_.planning, source_, common_);
-    planner.measure(o_.policies);
+    std::erase_if(contenders_, [](const Contender& c) { return c.policy == "none"; });  // the model itself
+    const PlanningOptions planning = measuring(0);
+    Planner planner(planning, source_, common_);
+    planner.measure(policies_of(contenders_));
     int64_t limit = 0;
-    std::vector<records::Plan> plans = plans_of(planner, o_.policies, &limit);
-    std::erase_if(plans,
-                  [](const records::Plan& plan) { return plan.policy == "none"; });  // the model itself
+    std::vector<records::Plan> plans = plans_of(planner, contenders_, &limit);
     int64_t largest = 0;
     for (const records::Plan& plan : plans) largest = std::max(largest, plan.bytes);
     tell(fmt::format("checkpoints are made one by one in {}, the largest of {}", scratch_.path().string(),
@@ -222,26 +274,38 @@ class Policies {
   }
 
  private:
-  /// Plans of the same size: where the budget is one in KL, that of dynamic's plan. `limit`: in bytes.
-  std::vector<records::Plan> plans_of(Planner& planner, std::span<const std::string> policies,
+  /// How calibration goes for all contenders together, on the data or a resample of it.
+  PlanningOptions measuring(int64_t resample) const {
+    PlanningOptions out = o_.planning;
+    out.calibration.rounding = common_rounding(contenders_, o_.planning.calibration.rounding);
+    out.calibration.resample = resample;
+    return out;
+  }
+
+  /// Plans of the same size: where the budget is one in KL, that of the first of dynamic's. `limit`: in
+  /// bytes.
+  std::vector<records::Plan> plans_of(Planner& planner, std::span<const Contender> contenders,
                                       int64_t* limit) const {
-    const std::string& rounding = o_.planning.calibration.rounding;
+    const auto rounding = [&](const Contender& contender) {
+      if (contender.policy == "int8") return std::string();
+      return contender.rounding.empty() ? o_.planning.calibration.rounding : contender.rounding;
+    };
     std::string budget = o_.planning.budget;
     std::optional<records::Plan> dynamic;
-    if (std::find(policies.begin(), policies.end(), "dynamic") != policies.end()) {
-      dynamic = planner.plan("dynamic", rounding, budget);
+    const auto first = std::find_if(contenders.begin(), contenders.end(),
+                                    [](const Contender& c) { return c.policy == "dynamic"; });
+    if (first != contenders.end()) {
+      dynamic = planner.plan("dynamic", rounding(*first), budget);
       if (plan::kl_budget(budget, planner.measurements())) budget = fmt::format("{}B", dynamic->bytes);
     }
     // Codes of dynamic's plan may be smaller than plain ones, or at a share of 0% larger.
     *limit = plan::parse_budget(budget, planner.measurements().inventory,
                                 dynamic ? std::optional(dynamic->bytes) : std::nullopt);
     std::vector<records::Plan> out;
-    for (const std::string& policy : policies) {
-      const bool four = policy != "int8" && policy != "none";
-      out.push_back(policy == "dynamic" ? *dynamic
-                                        : planner.plan(policy, four ? rounding : "",
-                                                       plan::find_policy(policy).needs_budget ? budget : ""));
-    }
+    for (auto c = contenders.begin(); c != contenders.end(); ++c)
+      out.push_back(c == first ? *dynamic
+                               : planner.plan(c->policy, rounding(*c),
+                                              plan::find_policy(c->policy).needs_budget ? budget : ""));
     return out;
   }
 
@@ -261,22 +325,22 @@ class Policies {
   /// Repeats calibration with other samples, for the policies that depend on it.
   void add_spread(std::vector<ComparedModel>& rows) {
     std::vector<ComparedModel*> measured;
-    std::vector<std::string> policies;
-    for (ComparedModel& row : rows) {
+    std::vector<Contender> contenders;
+    for (size_t i = 1; i < rows.size(); ++i) {
+      ComparedModel& row = rows[i];
       if (!row.evaluation || !is_measured(*row.plan)) continue;
       measured.push_back(&row);
-      policies.push_back(row.policy);
+      contenders.push_back(contenders_[i - 1]);
       row.spread.emplace().seeds = o_.seeds;
       widen(*row.spread, kls_of(*row.evaluation));
     }
     if (measured.empty()) return;
     for (int64_t seed = 1; seed <= o_.seeds; ++seed) {
-      PlanningOptions planning = o_.planning;
-      planning.calibration.resample = seed;
+      const PlanningOptions planning = measuring(seed);
       Planner planner(planning, source_, common_);
-      planner.measure(policies);
+      planner.measure(policies_of(contenders));
       int64_t limit = 0;
-      std::vector<records::Plan> plans = plans_of(planner, policies, &limit);
+      std::vector<records::Plan> plans = plans_of(planner, contenders, &limit);
       for (size_t i = 0; i < plans.size(); ++i)
         widen(*measured[i]->spread,
               same_checkpoint(plans[i], *measured[i]->plan)
@@ -294,6 +358,7 @@ class Policies {
 
   const CompareOptions& o_;
   const Common& common_;
+  std::vector<Contender> contenders_;  // but for the model itself, once it is run
   const model::Binding source_;
   const Bench bench_;
   ScratchFolder scratch_;
@@ -305,6 +370,7 @@ std::vector<ComparedModel> run_made(CompareOptions o, const Common& common) {
          o.models.size());
   if (o.seeds > 0 && !o.questions.mmlu.empty() && o.questions.data.empty())
     fail("--seeds shows the spread of KL, which multiple choice does not have; give --data");
+  if (o.policies.empty()) o.policies = default_policies(o.planning.calibration.rounding);
   const std::set<std::string> distinct(o.policies.begin(), o.policies.end());
   for (const std::string& policy : distinct)
     if (std::count(o.policies.begin(), o.policies.end(), policy) > 1)
@@ -312,7 +378,9 @@ std::vector<ComparedModel> run_made(CompareOptions o, const Common& common) {
   o.planning.model = o.models[0];
   o.planning.calibration.window = o.questions.window;
   if (o.planning.budget.empty()) o.planning.budget = kDefaultBudget;
-  check_request(o.planning, o.policies, model::Binding(io::resolve_model(o.models[0])));
+  const std::vector<Contender> contenders(o.policies.begin(), o.policies.end());
+  (void)common_rounding(contenders, o.planning.calibration.rounding);
+  check_request(o.planning, policies_of(contenders), model::Binding(io::resolve_model(o.models[0])));
   return Policies(o, common).run();
 }
 
@@ -341,10 +409,11 @@ void add_making(CLI::App* command, CompareOptions& o) {
   std::string help =
       "Checkpoints to make of one 16-bit MODEL, at equal bytes where a policy takes a budget, of:";
   for (const auto& p : plan::policies()) help += fmt::format(" {}", p.name);
+  help += "; behind @ the codes of one of them, as in all@feedback";
   command->add_option("--policies", o.policies, help)
       ->delimiter(',')
       ->type_name("P,...")
-      ->default_str(fmt::format("{}", fmt::join(o.policies, ",")));
+      ->default_str(fmt::format("{}", fmt::join(default_policies(""), ",")));
   command
       ->add_option("--calibration", o.planning.calibration.data,
                    "What they are measured on, as --data; may be repeated")

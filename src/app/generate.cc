@@ -15,9 +15,10 @@ struct Options {
   run::Prompt make(const LoadedModel& loaded) const {
     if (prompt.empty()) fail("the prompt is empty; say something with --prompt");
     const std::vector<std::filesystem::path> paths(images.begin(), images.end());
-    if (raw) return loaded.maker.raw(prompt, paths);
-    tell_of_chat(loaded.maker);
-    return loaded.maker.chat(prompt, paths);
+    if (!raw) tell_of_chat(loaded.maker);
+    run::Prompt out = raw ? loaded.maker.raw(prompt, paths) : loaded.maker.chat(prompt, paths);
+    if (!paths.empty()) tell_of_large(out, paths[0].string());
+    return out;
   }
 };
 
@@ -78,11 +79,12 @@ void add_generate(CLI::App& app, Common& common) {
 
 void add_trace(CLI::App& app, Common& common) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = add_command(
-      app, common, "trace",
-      "Write the output of every module for a prompt, for finding the first one that differs",
-      "nibble trace models/qwen2-vl-tiny --image cat.png --prompt 'What is this?' -o trace.safetensors",
-      [o, &common] { trace(*o, common); });
+  CLI::App* command =
+      add_command(app, common, "trace",
+                  "Write the output of every module for a prompt, for finding the first one that differs",
+                  "nibble trace models/qwen2-vl-tiny --image pictures/evaluation/images/0000.png --prompt "
+                  "'What is this?' -o trace.safetensors",
+                  [o, &common] { trace(*o, common); });
   add_model(command, o->model);
   add_prompt(command, *o);
   command->add_option("-o,--out", o->out, "Where to write")->required()->type_name("FILE");

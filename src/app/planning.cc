@@ -138,6 +138,7 @@ void Planner::prepare_codes(records::Plan& plan) {
     options.rounding = plan.rounding.kind;
     options.damping = fmt::format("{},{}", plan.rounding.damping[0], plan.rounding.damping[1]);
     options.guard = plan.rounding.guard > 0;
+    options.add_pictures = false;
     options.mix = plan.rounding.mix;
     options.widest = plan.rounding.widest;
     options.fuse = plan.fuse;

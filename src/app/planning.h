@@ -35,6 +35,7 @@ class Planner {
   /// All of these must outlive it.
   Planner(const PlanningOptions& options, const model::Binding& source, const Common& common)
       : options_(options), source_(source), common_(common) {}
+  Planner(PlanningOptions&&, const model::Binding&, const Common&) = delete;
 
   /// Measures the model, as far as one of the policies needs it. Throws Error.
   void measure(std::span<const std::string> policies);

@@ -12,9 +12,9 @@
 namespace nibble::app {
 namespace {
 
-/// What an option needs to change anything: policy dynamic, codes that are not plain, groups run alone, one
-/// of the last two.
-enum class Needs { dynamic, codes, solo, codes_or_solo };
+/// What an option needs to change anything: policy dynamic, codes that are not plain, measurements or such
+/// codes, groups run alone, these or such codes.
+enum class Needs { dynamic, codes, inputs, solo, codes_or_solo };
 
 struct Options {
   std::string out, policy = "dynamic", plan, measurements;
@@ -30,19 +30,22 @@ void check_options(const Options& o) {
   const bool dynamic = o.policy == "dynamic", solo = dynamic && o.planning.calibration.effort != "none";
   const std::string& rounding = o.planning.calibration.rounding;
   const bool codes = rounding.empty() ? dynamic : rounding != "plain";
+  const bool inputs = codes || plan::find_policy(o.policy).needs_measurements;
   for (const auto& [option, needs] : o.conditional) {
     const bool counts = (needs == Needs::dynamic && dynamic) || (needs == Needs::codes && codes) ||
-                        (needs == Needs::solo && solo) || (needs == Needs::codes_or_solo && (codes || solo));
+                        (needs == Needs::inputs && inputs) || (needs == Needs::solo && solo) ||
+                        (needs == Needs::codes_or_solo && (codes || solo));
     if (option->count() > 0 && !counts)
       fail("{} changes nothing for policy {}{}", option->get_name(), o.policy,
-           needs == Needs::codes ? " with plain codes"
-           : dynamic             ? " without groups run alone"
-                                 : "");
+           needs == Needs::codes || needs == Needs::inputs ? " with plain codes"
+           : dynamic                                       ? " without groups run alone"
+                                                           : "");
   }
 }
 
 /// Throws Error where the folder to write, which takes the place of what is there, holds what is to be read.
 void check_inputs_outside(const Options& o) {
+  if (!o.force || o.out.empty()) return;
   const auto& calibration = o.planning.calibration;
   std::vector<std::string> inputs = {o.plan, o.measurements};
   for (const auto* files : {&calibration.data, &calibration.verify})
@@ -120,8 +123,9 @@ void add_quantize(CLI::App& app, Common& common) {
   }
   for (const char* name : {"--effort", "--weights", "--no-verify"})
     o->conditional.emplace_back(command->get_option(name), Needs::dynamic);
-  for (const char* name : {"--damping", "--mix", "--no-guard"})
+  for (const char* name : {"--damping", "--mix"})
     o->conditional.emplace_back(command->get_option(name), Needs::codes);
+  o->conditional.emplace_back(command->get_option("--no-guard"), Needs::inputs);
   o->conditional.emplace_back(command->get_option("--verify"), Needs::solo);
   o->conditional.emplace_back(command->get_option("--memory"), Needs::codes_or_solo);
   for (const char* planned : {"--budget", "--policy", "--measurements", "--rounding", "--weights"})

@@ -68,11 +68,35 @@ fs::path share_folder() {
 
 std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
                                     const data::PromptMaker& maker) {
-  if (!files.empty()) return files;
+  if (!files.empty()) {
+    tell_of_unread(files);
+    return files;
+  }
   tell(fmt::format("no {} data given: using the {} that nibble ships", shipped,
                    maker.takes_pictures() ? "pictures" : "texts"));
+  return shipped_files(shipped, maker);
+}
+
+std::vector<std::string> shipped_files(const std::string& shipped, const data::PromptMaker& maker) {
   if (maker.takes_pictures()) return {(share_folder() / "pictures" / shipped / "samples.jsonl").string()};
   return {(share_folder() / "texts" / (shipped + ".jsonl")).string()};
+}
+
+/// A picture that is left out is one that the user believes to count.
+void tell_of_unread(const std::vector<std::string>& files) {
+  const auto unread = data::unread_pictures(files);
+  if (!unread.empty())
+    tell(fmt::format("left out, since only .png, .jpg, .jpeg and .webp are read: {}{}", unread[0].string(),
+                     unread.size() > 1 ? fmt::format(" and {} more", unread.size() - 1) : ""));
+}
+
+/// Attention in a tower takes the square of its patches.
+void tell_of_large(const run::Prompt& prompt, const std::string& name) {
+  constexpr int64_t kMany = 16384;
+  for (const run::Picture& picture : prompt.pictures)
+    if (picture.patches() >= kMany)
+      return tell(fmt::format("{}: a picture of {} patches, which takes long; a smaller one takes much less",
+                              name, picture.patches()));
 }
 
 void tell_of_chat(const data::PromptMaker& maker) {
@@ -86,6 +110,7 @@ std::vector<data::Item> items_of(std::span<const data::Sample> samples, const st
   if (std::any_of(samples.begin(), samples.end(), [](const data::Sample& sample) { return !sample.plain; }))
     tell_of_chat(maker);
   auto items = data::make_items(samples, maker, window);
+  for (const data::Item& item : items) tell_of_large(item.prompt, item.id);
   if (items.empty())
     fail("{}: nothing is left to run: every text is shorter than two tokens", fmt::join(files, ", "));
   return items;

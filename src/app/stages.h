@@ -46,6 +46,10 @@ model::Binding open_16bit(const std::string& name);
 
 /// Writes a line to standard error, if it can be written.
 void tell(const std::string& line);
+/// Says which pictures in folders of data are of kinds that are not read, where there are some.
+void tell_of_unread(const std::vector<std::string>& files);
+/// Says where a picture of the prompt is so large that running it takes long.
+void tell_of_large(const run::Prompt& prompt, const std::string& name);
 /// Says, once, that a checkpoint without a chat template is asked in the chat format of its family.
 void tell_of_chat(const data::PromptMaker& maker);
 
@@ -60,9 +64,11 @@ std::vector<data::Item> load_items(const std::vector<std::string>& files, const 
 /// Inputs made of samples that `files` held. Throws Error when there is nothing to run in them.
 std::vector<data::Item> items_of(std::span<const data::Sample> samples, const std::vector<std::string>& files,
                                  const data::PromptMaker& maker, int64_t window);
-/// The files that load_items reads: shipped pictures for models that take some, shipped texts for others.
+/// The files that load_items reads.
 std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
                                     const data::PromptMaker& maker);
+/// What nibble ships: pictures for models that take some, texts for others.
+std::vector<std::string> shipped_files(const std::string& shipped, const data::PromptMaker& maker);
 
 /// Reads measurements.json and gives the digest of its bytes.
 records::Measurements read_measurements(const std::string& path, std::string& digest);

@@ -29,6 +29,10 @@ run::Prompt PromptMaker::expand(std::vector<int64_t> ids, std::span<const fs::pa
   const int64_t image = binding_.spec().vision ? binding_.spec().tokens.image : -1;
   const auto places = std::count(ids.begin(), ids.end(), image);
   if (image < 0 && !images.empty()) fail("{}: this model takes no pictures", images[0].string());
+  if (image >= binding_.spec().text.embedding_rows && !images.empty())
+    fail("{}: the id of the image token, {}, is not among the {} that the model knows",
+         (binding_.checkpoint().folder() / "config.json").string(), image,
+         binding_.spec().text.embedding_rows);
   if (image >= 0 && places != static_cast<ptrdiff_t>(images.size()))
     fail("the prompt has {} image token(s) for {} picture(s); write {} once where each picture belongs",
          places, images.size(), tokenizer_.token_of(image).value_or("the image token"));

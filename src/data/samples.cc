@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/size.h"
 #include "base/text.h"
 #include "io/json.h"
 #include "io/weight_files.h"
@@ -19,12 +20,40 @@ namespace {
 constexpr int64_t kLargestFile = int64_t{4} << 30;
 constexpr int64_t kLongestLine = int64_t{16} << 20;
 
-bool is_picture(const fs::path& path) {
+/// Extensions of pictures that are read, and of those that are not.
+constexpr std::array<std::string_view, 4> kRead = {".png", ".jpg", ".jpeg", ".webp"};
+constexpr std::array<std::string_view, 11> kUnread = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif",
+                                                      ".jp2",  ".jxl", ".tga", ".tif",  ".tiff"};
+
+bool has_extension(const fs::path& path, std::span<const std::string_view> known) {
   std::string extension = path.extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  constexpr std::array<std::string_view, 4> known = {".png", ".jpg", ".jpeg", ".webp"};
   return std::find(known.begin(), known.end(), extension) != known.end();
+}
+
+bool is_picture(const fs::path& path) {
+  return has_extension(path, kRead);
+}
+
+/// Whether a word is another with one letter more, less, changed, or two neighbours exchanged.
+bool is_misspelt(std::string_view a, std::string_view b) {
+  if (a.size() < b.size()) std::swap(a, b);
+  if (a.size() - b.size() > 1 || a == b) return false;
+  const auto [x, y] = std::mismatch(b.begin(), b.end(), a.begin());
+  const std::string_view rest_b(x, b.end()), rest_a(y, a.end());
+  if (a.size() > b.size()) return rest_a.substr(1) == rest_b;
+  if (rest_a.substr(1) == rest_b.substr(1)) return true;
+  return rest_a.size() > 1 && rest_a[0] == rest_b[1] && rest_a[1] == rest_b[0] &&
+         rest_a.substr(2) == rest_b.substr(2);
+}
+
+/// Other keys may stand in a line, but one that was meant must not be passed over.
+void check_keys_spelt(const io::Json& json, const std::string& what) {
+  for (const auto& [key, value] : json.items())
+    for (const char* known : {"image", "images", "prompt", "answer"})
+      if (is_misspelt(key, known) && !json.contains(known) && key != "image" && key != "images")
+        fail("{}: there is a key \"{}\"; is \"{}\" meant?", what, printable(key), known);
 }
 
 /// What stands at a path, links followed. Throws Error where the system does not tell.
@@ -58,8 +87,12 @@ fs::path picture_of(const io::Json& name, const fs::path& folder, const std::str
 
 Sample parse_line(const std::string& line, const fs::path& file, int64_t number) {
   const std::string what = fmt::format("{}:{}", file.string(), number);
+  const std::string_view shown = trim(line);
+  if (shown == "{" || shown.starts_with("["))
+    fail("{}: begins what goes on over several lines; write each sample as one object in one line", what);
   const io::Json json = io::parse_json_line(line, what);
   const io::Fields fields(json, what);
+  check_keys_spelt(json, what);
   Sample sample;
   sample.id = what;
   if (fields.has("text")) {
@@ -153,6 +186,19 @@ void check_samples(std::span<const std::string> files) {
     if (!seen.insert(fs::weakly_canonical(name, ignored)).second)
       fail("{}: is given twice; its inputs would count double", name);
   }
+}
+
+std::vector<fs::path> unread_pictures(std::span<const std::string> files) {
+  std::vector<fs::path> out;
+  for (const std::string& name : files) {
+    const fs::path folder = name;
+    if (found_type(name) != fs::file_type::directory ||
+        type_at(folder / "samples.jsonl") == fs::file_type::regular)
+      continue;
+    for (const std::string& file : io::file_names(folder))
+      if (has_extension(file, kUnread)) out.push_back(folder / file);
+  }
+  return out;
 }
 
 std::vector<std::vector<size_t>> groups_of(std::span<const Sample> samples) {

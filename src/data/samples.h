@@ -26,13 +26,17 @@ inline constexpr const char* kDefaultPrompt = "Describe this image.";
 ///   a .jsonl file of {"text"} lines,
 ///   a folder that holds samples.jsonl, or pictures (.png .jpg .jpeg .webp, by name; prompt kDefaultPrompt).
 /// Keys may be left out where they make sense: no answer, no image; blank lines are passed over.
-/// Throws Error naming file and line: no JSON, more than 16 MiB, no known key, a picture that does not exist,
-/// nothing in it at all; and where one is given twice.
+/// Throws Error naming file and line: no JSON, more than 16 MiB, no known key or one that is nearly known, a
+/// picture that does not exist, nothing in it at all; and where one is given twice.
 std::vector<Sample> read_samples(std::span<const std::string> files);
 
 /// Throws Error, as read_samples does, where a name is empty or given twice or nothing is there; reads
 /// nothing.
 void check_samples(std::span<const std::string> files);
+
+/// Pictures in folders of pictures among `files` that read_samples leaves out: their kinds (.gif, .heic,
+/// .tiff, ...) are not read.
+std::vector<std::filesystem::path> unread_pictures(std::span<const std::string> files);
 
 /// Samples that share a picture, directly or through others, belong together: whoever is judged by one must
 /// not have seen another. The indices of the samples of each such group, ascending, groups in the order of

@@ -117,7 +117,8 @@ fs::path checked_target(const fs::path& given, bool force, const WorkFolder::Che
   fs::path target = normal_target(given);
   if (type_at(target) == fs::file_type::not_found) return target;
   clean_committed(target);
-  if (!force) fail("{}: exists already; give another name, or --force to replace it", target.string());
+  if (!force && type_at(target) == fs::file_type::directory)
+    fail("{}: exists already; give another name, or --force to replace it", target.string());
   check_replaceable(target, written);
   return target;
 }
@@ -141,10 +142,12 @@ WorkFolder::WorkFolder(const fs::path& target, std::string_view suffix, Leftover
     : target_(normal_target(target)), path_(target_) {
   path_ += suffix;
   if (::mkdir(path_.c_str(), 0777) != 0) {
-    if (errno == ENOENT)
+    const int reason = errno;
+    std::error_code ignored;
+    if (reason == ENOENT && !fs::exists(parent_of(target_), ignored))
       fail("{}: the folder {} does not exist; create it first", target_.string(),
            parent_of(target_).string());
-    if (errno != EEXIST) fail("{}: cannot create the folder: {}", path_.string(), system_message(errno));
+    if (reason != EEXIST) fail("{}: cannot create the folder: {}", path_.string(), system_message(reason));
     if (type_at(path_) != fs::file_type::directory) refuse_foreign(path_);
     std::error_code error;
     if (type_at(path_ / kLockFile) != fs::file_type::regular && !fs::is_empty(path_, error))

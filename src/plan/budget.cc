@@ -60,9 +60,15 @@ int64_t parse_budget(std::string_view budget, const records::Inventory& inventor
     limit = static_cast<Wide>(*bytes_of_one) * number->digits / number->scale;
   const auto bytes =
       static_cast<int64_t>(std::min(limit, static_cast<Wide>(std::numeric_limits<int64_t>::max())));
-  if (bytes < smallest)
+  if (bytes < smallest) {
+    const double least_bits = 8 * static_cast<double>(smallest) / static_cast<double>(inventory.parameters);
+    const std::string needed = per_weight
+                                   ? fmt::format("{:.3f}bpw, which is {}",
+                                                 std::ceil(least_bits * 1000) / 1000, exact_bytes(smallest))
+                                   : exact_bytes(smallest);
     fail("budget \"{}\": this model needs at least {} with every linear in 4 bits; the budget allows {}",
-         budget, exact_bytes(smallest), exact_bytes(bytes));
+         budget, needed, exact_bytes(bytes));
+  }
   return bytes;
 }
 

@@ -1,6 +1,8 @@
 #include "report/card.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -14,6 +16,31 @@ namespace {
 using records::Modality;
 
 constexpr std::string_view kMark = "<!-- Written by nibble. -->";
+
+/// A command without the folders that absolute names in it lie in: a card is for others.
+std::string without_folders(const std::string& command) {
+  std::istringstream words(command);
+  std::string out;
+  for (std::string word; words >> word;) {
+    const bool quoted = word.starts_with('\'');
+    const std::string name = word.substr(quoted);
+    const size_t slash =
+        name.starts_with('/') ? name.find_last_of('/', name.find_last_not_of("/'")) : name.npos;
+    if (!out.empty()) out += " ";
+    out += (quoted ? "'" : "") + (slash == name.npos ? name : name.substr(slash + 1));
+  }
+  return out;
+}
+
+/// The last parts of the names of data.
+std::string names_of(const std::vector<std::string>& files) {
+  std::vector<std::string> out;
+  for (const std::string& file : files) {
+    const std::filesystem::path path = file;
+    out.push_back((path.has_filename() ? path : path.parent_path()).filename().string());
+  }
+  return fmt::format("{}", fmt::join(out, ", "));
+}
 
 /// An owner or a name on the hub.
 bool is_hub_part(std::string_view text) {
@@ -104,7 +131,7 @@ std::string verified(const records::Plan& plan) {
              "## Verified\n\nKL divergence of the next-token distribution from the 16-bit model's, in nats, "
              "on inputs that "
              "the plan was not made from ({}; {}):\n\n",
-             markdown_text(fmt::format("{}", fmt::join(verification.data, ", "))),
+             markdown_text(names_of(verification.data)),
              counted(std::ssize(verification.runs), "plan was run", "plans were run")) +
          table.to_markdown() + "\n";
 }
@@ -169,7 +196,7 @@ std::string model_card(const Card& card) {
       "## How it was made\n\n";
   out += fmt::format(
       "With nibble {}:\n\n    {}\n\n`nibble.json` beside this file holds every decision with its reason.\n",
-      markdown_text(card.made.version), one_line(card.made.command));
+      markdown_text(card.made.version), one_line(without_folders(card.made.command)));
   return out;
 }
 

@@ -242,7 +242,11 @@ std::string measurements_text(const records::Measurements& measurements, int top
   Table head = facts();
   head.add_row({"model", measurements.inventory.model});
   head.add_row({"data", fmt::format("{}", fmt::join(measurements.data, ", "))});
-  head.add_row({"samples", fmt::format("{} ({} vision rows, {} text rows)", measurements.samples,
+  const std::string guard = measurements.rounding.guard > 0
+                                ? fmt::format(", with {} of nibble's texts",
+                                              counted(measurements.rounding.guard, "window", "windows"))
+                                : "";
+  head.add_row({"samples", fmt::format("{}{} ({} vision rows, {} text rows)", measurements.samples, guard,
                                        measurements.rows[0], measurements.rows[1])});
   head.add_row({"compute", measurements.compute});
 
@@ -284,7 +288,9 @@ std::string plan_text(const records::Plan& plan) {
                             counted(static_cast<int64_t>(plan.decisions.size()), "linear", "linears"))});
   if (!plan.rounding.plain())
     head.add_row({"rounding", plan.rounding.kind + (plan.rounding.in_order ? ", in order" : "")});
-  if (plan.predicted) head.add_row({"predicted KL", kl_text(*plan.predicted)});
+  if (plan.predicted)
+    head.add_row(
+        {"predicted KL", kl_text(*plan.predicted) + (plan.verification ? "" : "; the plan was not run")});
   std::string text = head.to_text();
   if (plan.verification) text += "\n" + verification_text(*plan.verification);
   if (plan.kept() == 0) return text;

@@ -178,7 +178,8 @@ TEST_F(Cli, LogitsThatAreNoNumbersAreLaidToTheirTensor) {
 }
 
 TEST_F(Cli, RowsThatAreNoNumbersAreLaidToTheirTensor) {
-  io::write_file(temp("text.jsonl"), R"({"text": "A green train with one car."})");
+  io::write_file(temp("one.jsonl"),
+                 "{\"image\": \"" + kPicture + "\", \"answer\": \"A green train with one car.\"}");
   for (const std::string name : {"model.layers.0.self_attn.q_proj.weight",
                                  "model.layers.0.input_layernorm.weight", "model.embed_tokens.weight"}) {
     const fs::path model = copy_model(name);
@@ -189,7 +190,7 @@ TEST_F(Cli, RowsThatAreNoNumbersAreLaidToTheirTensor) {
     while (std::ssize(values) < (info.end - info.begin) / 2) values += std::string("\xc0\x7f", 2);
     overwrite(checkpoint.file_of(name), info.begin, values);
     expect_error(
-        "measure " + model.string() + " --effort none --data " + temp("text.jsonl") + " -o " + temp("m.json"),
+        "measure " + model.string() + " --effort none --data " + temp("one.jsonl") + " -o " + temp("m.json"),
         checkpoint.file_of(name).string(), "tensor " + name, "element 0");
   }
 }
@@ -431,9 +432,11 @@ TEST_F(Cli, NumbersAndSizesThatAreNone) {
 
 TEST_F(Cli, WhatWasNotDoneIsSaid) {
   io::write_file(temp("few.jsonl"), R"({"text": "A green train with one car."})");
-  const Outcome few = nibble("quantize " + kModel + " -o " + temp("few") + " --data " + temp("few.jsonl"));
+  const Outcome few =
+      nibble("quantize " + kModel + " -o " + temp("few") + " --no-guard --data " + temp("few.jsonl"));
   EXPECT_EQ(few.code, 0) << few.err;
-  EXPECT_THAT(few.err, HasSubstr("fewer than 8 inputs"));
+  EXPECT_THAT(few.err,
+              AllOf(HasSubstr("fewer than 8 inputs"), HasSubstr("what reads pictures is not measured")));
   const Outcome wide =
       nibble("quantize " + kModel + " -o " + temp("wide") + " --policy weight-error --budget 400%");
   EXPECT_EQ(wide.code, 0) << wide.err;
@@ -442,6 +445,27 @@ TEST_F(Cli, WhatWasNotDoneIsSaid) {
   const Outcome text = nibble("quantize " + llama + " -o " + temp("text") + " --policy vision");
   EXPECT_EQ(text.code, 0) << text.err;
   EXPECT_THAT(text.err, HasSubstr("policy vision keeps no linear"));
+}
+
+// Four bits can break what reads pictures while texts stay as they are.
+TEST_F(Cli, WithoutPicturesThoseOfNibbleCount) {
+  io::write_file(temp("few.jsonl"), R"({"text": "A green train with one car."})");
+  const Outcome o = nibble("measure " + kModel + " --effort none --rounding plain --data " +
+                           temp("few.jsonl") + " -o " + temp("m.json"));
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("those that nibble ships are added"));
+  const io::Json record = io::read_json(temp("m.json"));
+  EXPECT_EQ(record["data"].size(), 2u);
+  EXPECT_EQ(record["samples"], 49);
+  EXPECT_GT(record["rows"]["vision"], 0);
+  fs::create_directory(temp("photos"));
+  fs::copy(kPicture, temp("photos/a.png"));
+  io::write_file(temp("photos/b.gif"), "GIF89a");
+  const Outcome unread = nibble("measure " + kModel + " --effort none --rounding plain --data " +
+                                temp("photos") + " -o " + temp("photos.json"));
+  ASSERT_EQ(unread.code, 0) << unread.err;
+  EXPECT_THAT(unread.err,
+              AllOf(HasSubstr("left out"), HasSubstr("b.gif\n"), Not(HasSubstr("those that nibble ships"))));
 }
 
 TEST_F(Cli, QuantizedModelsAreNotQuantizedAgain) {

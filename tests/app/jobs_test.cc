@@ -259,15 +259,17 @@ TEST_F(Policies, AreWhatQuantizingByHandGives) {
 }
 
 TEST_F(Policies, ShowATable) {
-  const Outcome o = nibble(kMaking + kData + " --no-generate --policies int8,projections");
+  const Outcome o = nibble(kMaking + kData + " --no-generate --policies int8,projections,all@search");
   ASSERT_EQ(o.code, 0) << o.err;
-  EXPECT_THAT(o.out,
-              AllOf(HasSubstr("16 bit"), HasSubstr("8 bit (over the budget)"), HasSubstr("KL, pictures"),
-                    HasSubstr("KL, prompts"), HasSubstr("KL, texts"), HasSubstr("Rounding")));
+  EXPECT_THAT(o.out, AllOf(HasSubstr("16 bit"), HasSubstr("8 bit (over the budget)"),
+                           HasSubstr("KL, pictures"), HasSubstr("KL, prompts"), HasSubstr("KL, texts"),
+                           HasSubstr("Rounding"), HasSubstr("  search  "), HasSubstr("  plain  ")));
 }
 
 TEST_F(Policies, ErrorsLeaveNothingBehind) {
   expect_error(kMaking + kData + " --policies best", "best", "dynamic");
+  expect_error(kMaking + " --policies int8@feedback", "int8@feedback", "4 bits");
+  expect_error(kMaking + " --policies all@search,dynamic", "by search and by feedback");
   expect_error("compare " + kModel + " " + kModel + " --budget 28%", "--budget", "one 16-bit model");
   expect_error("compare " + kModel + " " + kModel + " --seeds 2", "--seeds", "2 were given");
   expect_error(kMaking + "--data " + temp("none.jsonl"), "none.jsonl");

@@ -15,7 +15,13 @@ TEST_F(Cli, OutputFolders) {
   expect_error("quantize " + kModel + " --policy all --force -o " + temp("there"), "there");
   EXPECT_EQ(io::read_file(temp("there/keep.txt")), "mine")
       << "a folder that is no checkpoint is never replaced";
-  expect_error("quantize " + kModel + " --policy all -o /proc/nibble-cannot-write-here", "/proc");
+  expect_error("quantize " + kModel + " --policy all -o /proc/nibble-cannot-write-here", "/proc",
+               "cannot create");
+  io::write_file(temp("file"), "mine");
+  expect_error("quantize " + kModel + " --policy all -o " + temp("file"), "file: exists and is no folder");
+  for (const char* none : {"/", ".", "''"})
+    expect_error("quantize " + kModel + " --data " NIBBLE_ROOT "/texts/evaluation.jsonl -o " + none,
+                 "folder");
 }
 
 TEST_F(Cli, TheSourceIsNeverReplaced) {

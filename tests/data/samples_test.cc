@@ -65,6 +65,14 @@ TEST(Samples, AFolderOfPicturesByName) {
     names.push_back(s.images[0].filename());
   }
   EXPECT_EQ(names, (std::vector<std::string>{"a.webp", "b.jpeg", "c.PNG", "d.jpg"}));
+  EXPECT_TRUE(unread_pictures(std::vector{folder.path().string()}).empty());
+  put(folder / "f.HEIC", "");
+  put(folder / "g.gif", "");
+  EXPECT_EQ(unread_pictures(std::vector{folder.path().string()}),
+            (std::vector<fs::path>{folder / "f.HEIC", folder / "g.gif"}));
+  put(folder / "samples.jsonl", R"({"prompt": "Only this", "id": 7, "promise": "kept"})");
+  EXPECT_TRUE(unread_pictures(std::vector{folder.path().string()}).empty()) << "its samples say what is read";
+  EXPECT_EQ(read({folder.path().string()}).size(), 1u) << "other keys may be there";
 }
 
 TEST(Samples, AFolderWithSamplesIsItsSamples) {
@@ -87,6 +95,13 @@ TEST(Samples, BadInputIsNamedByFileAndLine) {
   EXPECT_THAT(error_of_lines("[1]\n"), HasSubstr("x.jsonl:1"));
   EXPECT_THAT(error_of_lines("{\"question\": \"a\"}\n"),
               AllOf(HasSubstr("x.jsonl:1"), HasSubstr("\"prompt\"")));
+  put(folder / "a.png", "");
+  for (const char* key : {"promt", "prompts", "pormpt", "Prompt"})
+    EXPECT_THAT(error_of_lines("{\"image\": \"a.png\", \"" + std::string(key) + "\": \"a\"}\n"),
+                AllOf(HasSubstr("x.jsonl:1: there is a key \"" + std::string(key)),
+                      HasSubstr("is \"prompt\" meant")));
+  EXPECT_THAT(error_of_lines("{\"imgae\": \"a.png\", \"prompt\": \"a\"}\n"), HasSubstr("is \"image\" meant"));
+  EXPECT_THAT(error_of_lines("{\n  \"prompt\": \"a\"\n}\n"), HasSubstr("x.jsonl:1: begins what goes on"));
   EXPECT_THAT(error_of_lines("{\"image\": \"no.png\"}\n"),
               AllOf(HasSubstr("x.jsonl:1"), HasSubstr("no.png")));
   EXPECT_THAT(error_of_lines("{\"images\": [7]}\n"), AllOf(HasSubstr("x.jsonl:1"), HasSubstr("7")));

@@ -59,6 +59,17 @@ TEST(Card, KnowsItsOwn) {
   EXPECT_FALSE(is_model_card(""));
 }
 
+TEST(Card, SaysNoFolderOfTheOneWhoMadeIt) {
+  Card card = sample_card();
+  card.made.command =
+      "/home/me/nibble quantize /home/me/models/m/ -o out --data '/home/me/my set' --budget 10%";
+  card.made.plan.verification->data = {"/home/me/photos/", "texts/a.jsonl"};
+  const std::string text = model_card(card);
+  EXPECT_THAT(text, Not(HasSubstr("/home")));
+  EXPECT_THAT(text, HasSubstr("nibble quantize m/ -o out --data 'my set' --budget 10%"));
+  EXPECT_THAT(text, HasSubstr("photos, a.jsonl"));
+}
+
 TEST(Card, HubNames) {
   EXPECT_EQ(hub_name("Qwen/Qwen2-VL-2B-Instruct"), "Qwen/Qwen2-VL-2B-Instruct");
   EXPECT_EQ(hub_name("org/name@main"), "org/name");
