@@ -35,9 +35,18 @@ void measure(const MeasureOptions& o, const Common& common) {
                                          fmt::format("written to {}\n", o.out));
 }
 
+/// The folder of the model that was measured, whose name stands as it was given then.
+std::filesystem::path measured_model(const std::string& name, const std::string& measurements) {
+  try {
+    return io::resolve_model(name);
+  } catch (const Error& error) {
+    fail("{} (the model's name stands in {}: call this where it leads there)", error.what(), measurements);
+  }
+}
+
 /// The plan as the arguments of transformers' own quantization while loading.
-std::string transformers_text(const records::Plan& plan) {
-  const model::Binding source(io::resolve_model(plan.model));
+std::string transformers_text(const records::Plan& plan, const std::string& measurements) {
+  const model::Binding source(measured_model(plan.model, measurements));
   const io::Json config = write::config_of_plan(source, plan);
   if (!config.contains("quantization_config"))
     return "# The plan keeps everything in 16 bits: load the model without a quantization_config.\n";
@@ -71,7 +80,7 @@ void make_plan(const PlanOptions& o, const Common& common) {
   const records::Plan plan = plan_for(measurements, digest, o.policy, o.budget,
                                       {.rounding = o.rounding, .weights = parse_weights(o.weights)});
   tell_of_extremes(plan);
-  const std::string as = o.as.empty() ? "" : transformers_text(plan);
+  const std::string as = o.as.empty() ? "" : transformers_text(plan, o.measurements);
   const io::Json json = records::to_json(plan);
   if (!out.empty()) write_record(out, json);
   if (common.json) return print_json(json);

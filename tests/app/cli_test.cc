@@ -461,6 +461,15 @@ TEST_F(Cli, WithoutPicturesThoseOfNibbleCount) {
   fs::create_directory(temp("photos"));
   fs::copy(kPicture, temp("photos/a.png"));
   io::write_file(temp("photos/b.gif"), "GIF89a");
+  const Outcome as =
+      nibble("plan " + temp("m.json") + " --policy activation-error --budget 10% --as transformers");
+  EXPECT_EQ(as.code, 0) << as.err;
+  EXPECT_THAT(as.out, HasSubstr("llm_int8_skip_modules"));
+  std::string elsewhere = io::read_file(temp("m.json"));
+  elsewhere.replace(elsewhere.find(kModel), kModel.size(), "models/elsewhere");
+  io::write_file(temp("elsewhere.json"), elsewhere);
+  expect_error("plan " + temp("elsewhere.json") + " --policy activation-error --budget 10% --as transformers",
+               "models/elsewhere", "stands in " + temp("elsewhere.json"));
   const Outcome unread = nibble("measure " + kModel + " --effort none --rounding plain --data " +
                                 temp("photos") + " -o " + temp("photos.json"));
   ASSERT_EQ(unread.code, 0) << unread.err;
