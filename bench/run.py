@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -266,6 +267,29 @@ def measure(rows, scratch):
     rows.add(f"measure {layers} layers of 2B, groups alone, peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 6, MEMORY)
 
 
+def feedback(rows, scratch):
+    # Every linear rounded twice, for the inputs of the 16-bit model and in order.
+    layers = 12
+    source, data = fabricated(scratch, "Qwen2-VL-2B-Instruct", layers=layers), calibration(scratch, 2)
+    plain, _, record = measured(source, scratch / "measurements-cut.json", data, "none")
+    out, said = scratch / "out-feedback", scratch / "feedback.err"
+    try:
+        with open(said, "w") as stderr:
+            seconds, peak, _ = run(NIBBLE, "quantize", source, "-o", out, "--force", *data, "--policy", "all", "--rounding",
+                                   "feedback", "--compute", "bf16", "--quiet", stderr=stderr)  # fmt: skip
+        guard = json.loads((out / "nibble.json").read_text())["plan"]["rounding"]["guard"]
+    finally:
+        for folder in (out, out.with_name(out.name + ".partial"), out.with_name(out.name + ".progress")):
+            shutil.rmtree(folder, ignore_errors=True)
+    told = re.search(r"takes ([0-9.]+) GiB of memory for matrices", said.read_text())
+    told = float(told[1]) if told else 0
+    what = f"quantize {layers} layers of 2B with feedback"
+    rows.put([f"{what}, {guard} texts more", SECONDS.format(seconds), f"errors alone: {SECONDS.format(plain)}",
+              TIMES.format(seconds / plain), "-", "-"])  # fmt: skip
+    rows.add(f"{what}, peak memory beyond what it says", MEMORY.format(peak / GIB), f"said: {MEMORY.format(told)}",
+             peak / GIB - told, 1, MEMORY)  # fmt: skip
+
+
 def generate(rows, scratch):
     source, four = fabricated(scratch, "Qwen2-VL-2B-Instruct"), scratch / "all4"
     run(NIBBLE, "quantize", source, "-o", four, "--force", "--policy", "all", "--quiet")
@@ -345,8 +369,8 @@ def sparse(rows, scratch):
     rows.add(f"quantize 90B ({seconds / 60:.1f} min), peak memory", MEMORY.format(peak / GIB), "-", peak / GIB, 1, MEMORY)
 
 
-PARTS = {"codes": codes, "products": products, "checkpoint": checkpoint, "measure": measure, "generate": generate,
-         "large": large, "sparse": sparse}  # fmt: skip
+PARTS = {"codes": codes, "products": products, "checkpoint": checkpoint, "measure": measure, "feedback": feedback,
+         "generate": generate, "large": large, "sparse": sparse}  # fmt: skip
 
 
 def write(rows):

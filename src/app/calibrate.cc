@@ -101,8 +101,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   if (options_.hold_out && held.empty())
     tell(
         fmt::format("with fewer than {} inputs (samples of one picture count as one) none is held out, and "
-                    "the plan is not "
-                    "verified; give more, or --verify",
+                    "the plan is not verified; give more, or --verify",
                     kFewest));
   calibration_.items = items_of(samples, options_.data, model_.maker, options_.window);
   if (!held.empty()) held_out_.items = items_of(held, options_.data, model_.maker, options_.window);
@@ -158,10 +157,9 @@ int64_t Calibration::fitting_width() const {
 void Calibration::tell_of_matrices() const {
   const int64_t all = measure::rounding_bytes(model_.binding.spec(), with_pictures());
   const int64_t bytes = measure::rounding_bytes(model_.binding.spec(), with_pictures(), rounding_.widest);
-  std::string line = fmt::format(
-      "rounding by statistics takes {} of memory for matrices, beside weights and hidden "
-      "states",
-      bytes_text(bytes));
+  std::string line =
+      fmt::format("rounding by statistics takes {} of memory for matrices, beside weights and hidden states",
+                  bytes_text(bytes));
   if (rounding_.widest > 0)
     line +=
         fmt::format("; inputs wider than {} have sums of squares in place of matrices of {} (--memory {})",
