@@ -36,7 +36,13 @@ constexpr int64_t kToldFrom = int64_t{256} << 20;
 /// Predictions that rank the groups that were run no better than this are said to be poor.
 constexpr double kPoorCorrelation = 0.5;
 
-/// As many groups as there are, drawn with replacement, each with all its samples.
+bool has_pictures(std::span<const data::Sample> samples) {
+  return std::any_of(samples.begin(), samples.end(),
+                     [](const data::Sample& sample) { return !sample.images.empty(); });
+}
+
+/// As many groups as there are, drawn with replacement, each with all its samples; and the first with
+/// pictures, where none of some was drawn.
 std::vector<data::Sample> resampled(std::span<const data::Sample> samples, int64_t seed) {
   const auto groups = data::groups_of(samples);
   std::mt19937_64 generator(records::kBootstrapSeed + static_cast<uint64_t>(seed));
@@ -44,17 +50,27 @@ std::vector<data::Sample> resampled(std::span<const data::Sample> samples, int64
   for (size_t i = 0; i < groups.size(); ++i)
     for (const size_t member : groups[records::draw(generator, groups.size())])
       out.push_back(samples[member]);
+  if (has_pictures(samples) && !has_pictures(out)) {
+    const auto first = std::find_if(groups.begin(), groups.end(),
+                                    [&](const auto& group) { return !samples[group[0]].images.empty(); });
+    for (const size_t member : *first) out.push_back(samples[member]);
+  }
   return out;
 }
 
-/// Moves every kHeldOut-th group of samples to a set of their own.
+/// Moves every kHeldOut-th group of samples to a set of their own, but not the first that has pictures.
 std::vector<data::Sample> take_held_out(std::vector<data::Sample>& samples) {
   const auto groups = data::groups_of(samples);
   std::vector<data::Sample> kept, held;
   if (groups.size() < kFewest) return held;
   std::vector<bool> holds(samples.size());
-  for (size_t g = kHeldOut - 1; g < groups.size(); g += kHeldOut)
-    for (const size_t member : groups[g]) holds[member] = true;
+  bool pictures = false;  // in a group before
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const bool has = !samples[groups[g][0]].images.empty();
+    if (g % kHeldOut == kHeldOut - 1 && (pictures || !has))
+      for (const size_t member : groups[g]) holds[member] = true;
+    pictures = pictures || has;
+  }
   for (size_t i = 0; i < samples.size(); ++i) (holds[i] ? held : kept).push_back(std::move(samples[i]));
   samples = std::move(kept);
   return held;
@@ -95,7 +111,7 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   add_pictures(samples);
   if (options_.resample != 0) samples = resampled(samples, options_.resample);
   if (!options_.verify.empty())
-    held = data::read_samples(options_.verify);
+    held = data::read_samples(data_files(options_.verify, "verification", model_.maker));
   else if (options_.hold_out)
     held = take_held_out(samples);
   if (options_.hold_out && held.empty())
@@ -126,11 +142,11 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
 /// Without pictures nothing is known of what reads them, and four bits can break it unseen.
 void Calibration::add_pictures(std::vector<data::Sample>& samples) {
   if (!model_.maker.takes_pictures() || !options_.add_pictures) return;
-  if (std::any_of(samples.begin(), samples.end(), [](const auto& sample) { return !sample.images.empty(); }))
-    return;
+  if (has_pictures(samples)) return;
   if (!options_.guard)
     return tell(
-        "there is no picture among the data: what reads pictures is not measured, and rounded plainly");
+        "there is no picture among the data: what reads pictures is not measured, and has plain codes in 4 "
+        "bits");
   (void)items_of(samples, options_.data, model_.maker, options_.window);  // an Error where nothing is in them
   tell("there is no picture among the data: those that nibble ships are added (--no-guard leaves them out)");
   const auto shipped = shipped_files("calibration", model_.maker);

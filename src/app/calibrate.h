@@ -11,6 +11,7 @@
 #include "app/stages.h"
 #include "measure/lockstep.h"
 #include "measure/measure.h"
+#include "plan/plan.h"
 
 namespace nibble::app {
 
@@ -113,16 +114,16 @@ std::array<records::Interval, 2> kl_by_modality(std::span<const records::Measure
 /// differs from the predicted, groups are un-quantized and quantized one at a time around it and the plan is
 /// made again within the budget, as long as that lowers the real KL. Returns the plan of the lowest typical
 /// KL, over the held-out inputs that were given as such, else over all inputs; of both modalities as
-/// plan::objective_for these weights takes them. All runs are in its verification. Budgets "kl:X" and
-/// "match": the smallest plan whose real KL on the held-out inputs (for match: the upper end of its interval)
-/// keeps the limit. Without held-out inputs the plan comes back as it is.
+/// plan::objective_for the preferences' weights takes them. All runs are in its verification. Budgets "kl:X"
+/// and "match": the smallest plan whose real KL on the held-out inputs (for match: the upper end of its
+/// interval) keeps the limit. Without held-out inputs the plan comes back as it is.
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
-                                records::Plan plan, const std::optional<std::array<double, 2>>& weights);
+                                records::Plan plan, const plan::Preferences& preferences);
 
 /// Runs a verified plan with the codes that Calibration::round() made in order. Where their typical KL on the
 /// held-out inputs is no lower (for budgets in KL: or their mean KL or its upper end is higher), it is no
 /// longer rounded in order. The run is in the verification.
 records::Plan verify_in_order(Calibration& calibration, const records::Measurements& measurements,
-                              const records::Plan& plan, const std::optional<std::array<double, 2>>& weights);
+                              const records::Plan& plan, const plan::Preferences& preferences);
 
 }  // namespace nibble::app

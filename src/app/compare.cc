@@ -46,10 +46,10 @@ std::vector<std::string> default_policies(const std::string& rounding) {
 
 /// One of --policies: "dynamic", or with codes of its own "all@feedback".
 struct Contender {
-  std::string policy;
+  std::string text, policy;
   std::string rounding;  // "" where --rounding, or the policy's default, holds
 
-  explicit Contender(const std::string& text) : policy(text) {
+  explicit Contender(const std::string& given) : text(given), policy(given) {
     // Behind the last sign: a file's name may hold one.
     const size_t at = text.rfind('@');
     if (at == std::string::npos || !kernels::parse_rounding(text.substr(at + 1))) return;
@@ -77,7 +77,7 @@ std::string common_rounding(std::span<const Contender> contenders, const std::st
     dynamic = dynamic || contender.policy == "dynamic";
     if (rounding.empty() || rounding == "plain") continue;
     if (!out.empty() && out != rounding)
-      fail("--policies asks for codes by {} and by {}; one comparison makes one kind beside plain ones", out,
+      fail("codes by {} and by {} are asked for; one comparison makes one kind beside plain ones", out,
            rounding);
     out = rounding;
   }
@@ -263,7 +263,8 @@ class Policies {
       row.rounding = rounding_of(plan);
       row.over_budget = plan.bytes > limit;
       // The folder is gone: what was judged is the model under this policy.
-      const std::string name = fmt::format("{}, policy {}", o_.planning.model, plan.policy);
+      const std::string name =
+          fmt::format("{}, policy {}", o_.planning.model, contenders_[rows.size() - 1].text);
       if (row.evaluation) row.evaluation->model = name;
       if (row.choices) row.choices->model = name;
       row.plan = std::move(plan);

@@ -17,7 +17,7 @@ struct Options {
     const std::vector<std::filesystem::path> paths(images.begin(), images.end());
     if (!raw) tell_of_chat(loaded.maker);
     run::Prompt out = raw ? loaded.maker.raw(prompt, paths) : loaded.maker.chat(prompt, paths);
-    if (!paths.empty()) tell_of_large(out, paths[0].string());
+    if (!paths.empty()) tell_of_large(out, paths.size() == 1 ? paths[0].string() : "the prompt");
     return out;
   }
 };

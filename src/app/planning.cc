@@ -122,7 +122,7 @@ records::Plan Planner::plan(const std::string& policy, const std::string& roundi
     return out;
   }
   if (policy == "dynamic" && !options_.no_verify)
-    out = verify_and_repair(*calibration_, measurements_, std::move(out), preferences.weights);
+    out = verify_and_repair(*calibration_, measurements_, std::move(out), preferences);
   out.held_out = !out.measurements_digest.empty() && !calibration_->held_out().items.empty() &&
                  options_.calibration.verify.empty();
   return out;
@@ -138,7 +138,7 @@ void Planner::prepare_codes(records::Plan& plan) {
     options.rounding = plan.rounding.kind;
     options.damping = fmt::format("{},{}", plan.rounding.damping[0], plan.rounding.damping[1]);
     options.guard = plan.rounding.guard > 0;
-    options.add_pictures = false;
+    options.add_pictures = !options_.calibration.data.empty();  // what the plan names is complete
     options.mix = plan.rounding.mix;
     options.widest = plan.rounding.widest;
     options.fuse = plan.fuse;
@@ -149,10 +149,11 @@ void Planner::prepare_codes(records::Plan& plan) {
       if (std::error_code ignored; !std::filesystem::exists(file, ignored))
         fail("{}: is not there; the plan's codes are made from it: say where it is with --data", file);
     calibration_ = std::make_unique<Calibration>(options_.model, options, same);
+    plan.data = calibration_->options().data;
   }
   calibration_->round(plan);
   if (plan.rounding.in_order && plan.verification && calibration_->held_out().lockstep)
-    plan = verify_in_order(*calibration_, measurements_, plan, parse_weights(options_.weights));
+    plan = verify_in_order(*calibration_, measurements_, plan, {.weights = parse_weights(options_.weights)});
 }
 
 void Planner::finish() {

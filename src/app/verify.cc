@@ -33,12 +33,13 @@ Kl typical(std::span<const records::MeasuredInput> inputs, std::span<const doubl
 class Verifier {
  public:
   Verifier(Calibration& calibration, const records::Measurements& measurements, const records::Plan& plan,
-           const std::optional<Kl>& weights)
+           const plan::Preferences& preferences)
       : calibration_(calibration),
         measurements_(measurements),
         plan_(plan),
-        costs_(plan::predict_costs(measurements)),
-        objective_(plan::objective_for(costs_, weights)) {
+        rounding_(preferences.rounding.empty() ? measurements.rounding.kind : preferences.rounding),
+        costs_(plan::costs_for(measurements, preferences)),
+        objective_(plan::objective_for(costs_, preferences.weights)) {
     verification_.data =
         calibration.options().verify.empty() ? measurements.data : calibration.options().verify;
     for (const auto& input : calibration.held_out().inputs)
@@ -122,10 +123,8 @@ class Verifier {
 
  private:
   records::Plan rank_by_activation_error() const {
-    plan::Preferences preferences;
-    preferences.rounding = measurements_.rounding.kind;
     return plan::make_plan(measurements_, "activation-error", fmt::format("{}B", plan_.budget_bytes),
-                           preferences);
+                           {.rounding = rounding_});
   }
 
   Assignment assignment(const std::vector<int>& chosen) const {
@@ -284,6 +283,7 @@ class Verifier {
   Calibration& calibration_;
   const records::Measurements& measurements_;
   const records::Plan& plan_;
+  std::string rounding_;  // of the ranking
   std::vector<GroupCosts> costs_;
   plan::Objective objective_;
   records::Verification verification_;
@@ -298,18 +298,17 @@ class Verifier {
 }  // namespace
 
 records::Plan verify_and_repair(Calibration& calibration, const records::Measurements& measurements,
-                                records::Plan plan, const std::optional<std::array<double, 2>>& weights) {
+                                records::Plan plan, const plan::Preferences& preferences) {
   if (calibration.held_out().items.empty() || !plan::has_costs(measurements)) return plan;
-  Verifier verifier(calibration, measurements, plan, weights);
+  Verifier verifier(calibration, measurements, plan, preferences);
   if (const auto limit = plan::kl_budget(plan.budget, measurements))
     return verifier.within_kl(*limit, plan.budget == "match");
   return verifier.within_bytes();
 }
 
 records::Plan verify_in_order(Calibration& calibration, const records::Measurements& measurements,
-                              const records::Plan& plan,
-                              const std::optional<std::array<double, 2>>& weights) {
-  return Verifier(calibration, measurements, plan, weights).in_order();
+                              const records::Plan& plan, const plan::Preferences& preferences) {
+  return Verifier(calibration, measurements, plan, preferences).in_order();
 }
 
 }  // namespace nibble::app

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <mutex>
 #include <new>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #if defined(__GLIBC__)
@@ -138,12 +140,22 @@ Buffer::~Buffer() {
 }
 
 int64_t machine_memory() {
-  int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  // Of the second and the first version of control groups; "max", which is no number, where there is no
-  // limit.
-  for (const char* limit : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    std::ifstream file(limit);
+  const int64_t pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  int64_t bytes = pages > 0 && page > 0 ? pages * page : std::numeric_limits<int64_t>::max();
+  // "max", which is no number, stands where there is no limit.
+  const auto limit = [&](const std::string& path) {
+    std::ifstream file(path);
     if (int64_t value = 0; file >> value && value > 0) bytes = std::min(bytes, value);
+  };
+  limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");  // of the first version of control groups
+  // Of the second: the process's own group, in the line "0::/a/b", and those above it.
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (!line.starts_with("0::/")) continue;
+    for (std::string group = line.substr(3);; group.erase(group.find_last_of('/'))) {
+      limit("/sys/fs/cgroup" + group + "/memory.max");
+      if (group.empty()) break;
+    }
   }
   return bytes;
 }

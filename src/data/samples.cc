@@ -88,11 +88,10 @@ fs::path picture_of(const io::Json& name, const fs::path& folder, const std::str
 Sample parse_line(const std::string& line, const fs::path& file, int64_t number) {
   const std::string what = fmt::format("{}:{}", file.string(), number);
   const std::string_view shown = trim(line);
-  if (shown == "{" || shown.starts_with("["))
+  if (shown == "{" || (shown.starts_with("[") && !shown.ends_with("]")))
     fail("{}: begins what goes on over several lines; write each sample as one object in one line", what);
   const io::Json json = io::parse_json_line(line, what);
   const io::Fields fields(json, what);
-  check_keys_spelt(json, what);
   Sample sample;
   sample.id = what;
   if (fields.has("text")) {
@@ -106,6 +105,7 @@ Sample parse_line(const std::string& line, const fs::path& file, int64_t number)
     sample.text = fields.string("text");
     return sample;
   }
+  check_keys_spelt(json, what);
   if (fields.has("image")) sample.images.push_back(picture_of(json.at("image"), file.parent_path(), what));
   if (fields.has("images"))
     for (const io::Json& name : fields.array("images"))

@@ -264,8 +264,11 @@ int64_t rounding_bytes(const model::Spec& spec, bool both_modalities, int64_t wi
   const int64_t modalities = both_modalities ? 2 : 1;
   int64_t most = 0;
   for (const model::Linear* linear : model::linears(spec)) {
-    if (widest > 0 && linear->in > widest) continue;
     const int64_t square = linear->in * linear->in, weight = linear->out * linear->in;
+    if (widest > 0 && linear->in > widest) {
+      most = std::max(most, 2 * weight);
+      continue;
+    }
     const int64_t summed = modalities * (2 * square + weight) + std::max(square, weight);
     most = std::max({most, summed, 3 * square + 2 * weight});
   }

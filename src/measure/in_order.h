@@ -23,7 +23,7 @@ inline double share_of_drift(bool pictures) {
 /// Bytes of the matrices that measure() and round_in_order() hold at most beside weights, hidden states and
 /// the rows of a batch: for each modality of the inputs two squares of the width of an input and one like the
 /// weight, the sum of one of them over both, and then what kernels::round4 takes. Of inputs wider than
-/// `widest` (0: of none), diagonals are as good as nothing.
+/// `widest` (0: of none), two like the weight.
 int64_t rounding_bytes(const model::Spec& spec, bool both_modalities, int64_t widest = 0);
 
 /// The widest inputs whose matrices keep within `limit` bytes, for records::Rounding: 0 where all do, 1 where
@@ -35,11 +35,11 @@ int64_t widest_within(const model::Spec& spec, bool both_modalities, int64_t lim
 /// model: that of the 16-bit model, and one with all linears before as `how` and the store have them. A
 /// linear's codes are chosen for the inputs Y of the latter, so that Y Q' is near to the X W' of the former,
 /// and the hidden states that these are added to with them (kernels::round4; share_of_drift() of the drift).
-/// Modalities are mixed as mixed_gram() does it, with Y for X. Linears that no input reached, or some that is
-/// not finite, are rounded plainly; wide ones (records::Rounding::widest) by the diagonal of Y'Y alone,
-/// without what drifted; weights that are not finite stay as they are. The same bits for any number of
-/// threads. Memory: two branches' hidden states, and rounding_bytes(). With a journal, goes on after an
-/// interruption.
+/// Modalities are mixed as mixed_gram() does it, with Y for X (of wide ones by what the diagonal tells of Y
+/// W'). Linears that no input reached, or some that is not finite, are rounded plainly; wide ones
+/// (records::Rounding::widest) by the diagonal of Y'Y alone, without what drifted; weights that are not
+/// finite stay as they are. The same bits for any number of threads. Memory: two branches' hidden states, and
+/// rounding_bytes(). With a journal, goes on after an interruption.
 void round_in_order(Walk& walk, const records::Rounding& rounding, const std::map<std::string, Stored>& how,
                     RoundedStore& store, Journal* journal = nullptr);
 

@@ -89,7 +89,10 @@ std::array<records::ActivationError, 2> estimated_errors(std::array<records::Act
     if (plain[m].rows == 0) continue;
     const double ours = kernels::gram_norm(d, tap.gram[m].view());
     const double theirs = kernels::gram_norm(plain_d.view(), tap.gram[m].view());
-    if (theirs > 0) plain[m].noise *= ours / theirs;
+    if (!std::isfinite(ours) || !std::isfinite(theirs))
+      plain[m] = {};
+    else if (theirs > 0)
+      plain[m].noise *= ours / theirs;
   }
   return plain;
 }

@@ -61,13 +61,12 @@ int64_t parse_budget(std::string_view budget, const records::Inventory& inventor
   const auto bytes =
       static_cast<int64_t>(std::min(limit, static_cast<Wide>(std::numeric_limits<int64_t>::max())));
   if (bytes < smallest) {
-    const double least_bits = 8 * static_cast<double>(smallest) / static_cast<double>(inventory.parameters);
-    const std::string needed = per_weight
-                                   ? fmt::format("{:.3f}bpw, which is {}",
-                                                 std::ceil(least_bits * 1000) / 1000, exact_bytes(smallest))
-                                   : exact_bytes(smallest);
-    fail("budget \"{}\": this model needs at least {} with every linear in 4 bits; the budget allows {}",
-         budget, needed, exact_bytes(bytes));
+    // Of sizes that are only known about, what is surely enough.
+    const double least =
+        8 * static_cast<double>(std::max(smallest, all4)) / static_cast<double>(inventory.parameters);
+    fail("budget \"{}\": this model needs at least {} with every linear in 4 bits{}; the budget allows {}",
+         budget, exact_bytes(smallest),
+         per_weight ? fmt::format(", {:.3f}bpw", std::ceil(least * 1000) / 1000) : "", exact_bytes(bytes));
   }
   return bytes;
 }

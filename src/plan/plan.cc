@@ -93,7 +93,8 @@ void name_statistics(const records::Measurements& measurements, records::Plan& p
   plan.compute = measurements.compute;
 }
 
-/// The costs with only those roundings that are wanted.
+}  // namespace
+
 std::vector<GroupCosts> costs_for(const records::Measurements& measurements, const Preferences& preferences) {
   std::vector<GroupCosts> costs = predict_costs(measurements);
   if (preferences.rounding.empty()) return costs;
@@ -104,8 +105,6 @@ std::vector<GroupCosts> costs_for(const records::Measurements& measurements, con
     });
   return costs;
 }
-
-}  // namespace
 
 std::vector<int> choose_for_kl(std::span<const GroupCosts> costs, const std::array<double, 2>& limit) {
   int64_t low = 0, high = 0;

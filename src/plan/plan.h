@@ -78,6 +78,10 @@ std::optional<std::array<double, 2>> kl_budget(std::string_view budget,
 /// The smallest choice, by bytes, whose predicted KLs are at most `limit`; 16 bits throughout where none is.
 std::vector<int> choose_for_kl(std::span<const GroupCosts> costs, const std::array<double, 2>& limit);
 
+/// The costs (predict_costs) of only those options that the preferences allow. Throws Error where the
+/// measurements do not know the rounding.
+std::vector<GroupCosts> costs_for(const records::Measurements& measurements, const Preferences& preferences);
+
 /// A choice of options (predict_costs) as a plan: decisions with reasons, bytes, predicted KL. Policy and
 /// budget are copied from `like`.
 records::Plan plan_of_choice(const records::Measurements& measurements, std::span<const GroupCosts> costs,

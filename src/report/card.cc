@@ -1,8 +1,6 @@
 #include "report/card.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <sstream>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -17,29 +15,26 @@ using records::Modality;
 
 constexpr std::string_view kMark = "<!-- Written by nibble. -->";
 
-/// A command without the folders that absolute names in it lie in: a card is for others.
-std::string without_folders(const std::string& command) {
-  std::istringstream words(command);
+/// A text without the folders of the absolute names in it: a card is for others.
+std::string without_folders(std::string_view text) {
+  constexpr std::string_view kBefore = " ['\"`=:(,\n", kQuotes = "'\"`", kEnds = " \t\n,;:)'\"`";
   std::string out;
-  for (std::string word; words >> word;) {
-    const bool quoted = word.starts_with('\'');
-    const std::string name = word.substr(quoted);
-    const size_t slash =
-        name.starts_with('/') ? name.find_last_of('/', name.find_last_not_of("/'")) : name.npos;
-    if (!out.empty()) out += " ";
-    out += (quoted ? "'" : "") + (slash == name.npos ? name : name.substr(slash + 1));
+  for (size_t at = 0; at < text.size();) {
+    const bool begins = text[at] == '/' && text.substr(at, 2) != "//" &&
+                        (at == 0 || kBefore.find(text[at - 1]) != kBefore.npos);
+    if (!begins) {
+      out += text[at++];
+      continue;
+    }
+    const bool quoted = at > 0 && kQuotes.find(text[at - 1]) != kQuotes.npos;
+    const size_t end =
+        std::min(quoted ? text.find(text[at - 1], at) : text.find_first_of(kEnds, at), text.size());
+    const std::string_view name = text.substr(at, end - at);
+    const size_t last = name.find_last_not_of('/');
+    out += last == name.npos ? name : name.substr(name.find_last_of('/', last) + 1);
+    at = end;
   }
   return out;
-}
-
-/// The last parts of the names of data.
-std::string names_of(const std::vector<std::string>& files) {
-  std::vector<std::string> out;
-  for (const std::string& file : files) {
-    const std::filesystem::path path = file;
-    out.push_back((path.has_filename() ? path : path.parent_path()).filename().string());
-  }
-  return fmt::format("{}", fmt::join(out, ", "));
 }
 
 /// An owner or a name on the hub.
@@ -131,7 +126,7 @@ std::string verified(const records::Plan& plan) {
              "## Verified\n\nKL divergence of the next-token distribution from the 16-bit model's, in nats, "
              "on inputs that "
              "the plan was not made from ({}; {}):\n\n",
-             markdown_text(names_of(verification.data)),
+             markdown_text(fmt::format("{}", fmt::join(verification.data, ", "))),
              counted(std::ssize(verification.runs), "plan was run", "plans were run")) +
          table.to_markdown() + "\n";
 }
@@ -196,8 +191,8 @@ std::string model_card(const Card& card) {
       "## How it was made\n\n";
   out += fmt::format(
       "With nibble {}:\n\n    {}\n\n`nibble.json` beside this file holds every decision with its reason.\n",
-      markdown_text(card.made.version), one_line(without_folders(card.made.command)));
-  return out;
+      markdown_text(card.made.version), one_line(card.made.command));
+  return without_folders(out);
 }
 
 }  // namespace nibble::report

@@ -218,12 +218,13 @@ class Policies : public Cli {
 
 TEST_F(Policies, AreWhatQuantizingByHandGives) {
   const Outcome o =
-      nibble(kMaking + kData + " --json --policies none,all,projections,dynamic --seeds 1 --calibration " +
+      nibble(kMaking + kData +
+             " --json --policies none,all,projections,dynamic,dynamic@plain --seeds 1 --calibration " +
              temp("calibration.jsonl"));
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.err, AllOf(HasSubstr(temp("scratch")), HasSubstr(" MiB")));
   const io::Json rows = io::parse_json(o.out, "compare");
-  ASSERT_EQ(rows.size(), 4u);
+  ASSERT_EQ(rows.size(), 5u);
   const io::Json& dynamic = rows[3];
 
   ASSERT_EQ(nibble("quantize " + kModel + " --compute f32 --budget 28% --data " + temp("calibration.jsonl") +
@@ -245,6 +246,8 @@ TEST_F(Policies, AreWhatQuantizingByHandGives) {
   EXPECT_EQ(rows[0]["policy"], "none");
   EXPECT_EQ(dynamic["rounding"], "feedback");
   EXPECT_EQ(rows[1]["rounding"], "plain");
+  EXPECT_EQ(rows[4]["rounding"], "plain") << "also where the plan that is verified is repaired";
+  EXPECT_EQ(rows[4]["evaluation"]["model"], kModel + ", policy dynamic@plain");
   EXPECT_EQ(dynamic["over_budget"], false);
   EXPECT_EQ(rows[2]["over_budget"], true) << "the projections of this model take 30 %";
   EXPECT_FALSE(rows[1].contains("spread")) << "all-4-bit depends on no calibration";

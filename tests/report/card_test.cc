@@ -61,13 +61,17 @@ TEST(Card, KnowsItsOwn) {
 
 TEST(Card, SaysNoFolderOfTheOneWhoMadeIt) {
   Card card = sample_card();
+  card.base_model = "";
+  card.made.plan.model = "/home/me/models/m";
+  card.made.plan.policy = "list:/home/me/list.txt";
+  card.made.plan.decisions[0].reason = "listed in /home/me/list.txt, line 3";
   card.made.command =
-      "/home/me/nibble quantize /home/me/models/m/ -o out --data '/home/me/my set' --budget 10%";
+      "/home/me/nibble quantize /home/me/models/m/ -o out --data '/home/me/my set/a.jsonl' --verify=/home/b";
   card.made.plan.verification->data = {"/home/me/photos/", "texts/a.jsonl"};
   const std::string text = model_card(card);
   EXPECT_THAT(text, Not(HasSubstr("/home")));
-  EXPECT_THAT(text, HasSubstr("nibble quantize m/ -o out --data 'my set' --budget 10%"));
-  EXPECT_THAT(text, HasSubstr("photos, a.jsonl"));
+  EXPECT_THAT(text, HasSubstr("nibble quantize m/ -o out --data 'a.jsonl' --verify=b"));
+  EXPECT_THAT(text, HasSubstr("photos/, texts/a.jsonl"));
 }
 
 TEST(Card, HubNames) {
