@@ -232,7 +232,8 @@ TEST_F(Cli, Transformers5Config) {
 
 TEST_F(Cli, TextsTooShortToPredictAnything) {
   io::write_file(temp("short.jsonl"), "{\"text\": \"a\"}\n");
-  for (const char* command : {"compare ", "eval ", "measure "})
+  const std::string measure = "measure -o " + temp("m.json") + " ";
+  for (const std::string& command : {std::string("compare "), std::string("eval "), measure})
     expect_error(command + kModel + " --data " + temp("short.jsonl"), "short.jsonl", "two tokens");
 }
 
