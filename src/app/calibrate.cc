@@ -81,11 +81,10 @@ std::string guard_file() {
   return (share_folder() / "texts" / "broad.jsonl").string();
 }
 
-/// Dampings beyond this leave nothing of the statistics.
 std::array<double, 2> damping_of(const std::string& text) {
-  constexpr double kMost = 1e6;
   const auto out = parse_pair("--damping", text);
-  if (out[0] > kMost || out[1] > kMost) fail("--damping {}: is above {:g}", text, kMost);
+  if (std::max(out[0], out[1]) > records::kMostDamping)
+    fail("--damping {}: is above {:g}", text, records::kMostDamping);
   return out;
 }
 
@@ -110,10 +109,12 @@ Calibration::Calibration(const std::string& name, CalibrationOptions options, co
   std::vector<data::Sample> samples = data::read_samples(options_.data), held;
   add_pictures(samples);
   if (options_.resample != 0) samples = resampled(samples, options_.resample);
-  if (!options_.verify.empty())
-    held = data::read_samples(data_files(options_.verify, "verification", model_.maker));
-  else if (options_.hold_out)
+  if (!options_.verify.empty()) {
+    tell_of_unread(options_.verify);
+    held = data::read_samples(options_.verify);
+  } else if (options_.hold_out) {
     held = take_held_out(samples);
+  }
   if (options_.hold_out && held.empty())
     tell(
         fmt::format("with fewer than {} inputs (samples of one picture count as one) none is held out, and "

@@ -224,8 +224,7 @@ void add_calibration(CLI::App* command, CalibrationOptions& options) {
   command->add_flag_callback(
       "--no-guard", [&options] { options.guard = false; },
       "Measure and round by the data alone: without --no-guard, some of nibble's own texts of many kinds "
-      "count in "
-      "rounding as well, and its pictures where the model takes some and the data hold none");
+      "count in rounding as well, and its pictures where the model takes some and the data hold none");
   command->add_option("--mix", options.mix, "Share of vision tokens against text tokens in these statistics")
       ->check(number_in(0, 1, "from 0 to 1"))
       ->type_name("SHARE")

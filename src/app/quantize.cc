@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 
 #include "app/commands.h"
 #include "app/interrupt.h"
@@ -31,11 +32,9 @@ void check_options(const Options& o) {
   const std::string& rounding = o.planning.calibration.rounding;
   const bool codes = rounding.empty() ? dynamic : rounding != "plain";
   const bool inputs = codes || plan::find_policy(o.policy).needs_measurements;
+  const std::array counts = {dynamic, codes, inputs, solo, codes || solo};  // by Needs
   for (const auto& [option, needs] : o.conditional) {
-    const bool counts = (needs == Needs::dynamic && dynamic) || (needs == Needs::codes && codes) ||
-                        (needs == Needs::inputs && inputs) || (needs == Needs::solo && solo) ||
-                        (needs == Needs::codes_or_solo && (codes || solo));
-    if (option->count() > 0 && !counts)
+    if (option->count() > 0 && !counts[static_cast<size_t>(needs)])
       fail("{} changes nothing for policy {}{}", option->get_name(), o.policy,
            needs == Needs::codes || needs == Needs::inputs ? " with plain codes"
            : dynamic                                       ? " without groups run alone"

@@ -180,7 +180,7 @@ class InOrder {
   void round_tap(size_t step, const std::vector<const model::Linear*>& readers,
                  const std::array<States, 2>& states) {
     Drifts drifts{.widest = rounding_.widest};
-    const bool wide = rounding_.widest > 0 && readers[0]->in > rounding_.widest;
+    const bool wide = is_wide(readers[0]->in, rounding_.widest);
     for (size_t batch = 0; batch < source_.batches(); ++batch) {
       std::vector<std::array<Matrix, 2>> heard;  // inputs, and what outputs are added to
       TapListener meant(readers[0]->tap, [&](const Heard& h) {
@@ -265,7 +265,7 @@ int64_t rounding_bytes(const model::Spec& spec, bool both_modalities, int64_t wi
   int64_t most = 0;
   for (const model::Linear* linear : model::linears(spec)) {
     const int64_t square = linear->in * linear->in, weight = linear->out * linear->in;
-    if (widest > 0 && linear->in > widest) {
+    if (is_wide(linear->in, widest)) {
       most = std::max(most, 2 * weight);
       continue;
     }

@@ -92,7 +92,7 @@ Matrix rows_of_modality(ConstMatrix x, std::span<const Modality> modality, Modal
 }
 
 Matrix empty_gram(int64_t width, int64_t widest) {
-  return Matrix::zeros(widest > 0 && width > widest ? 1 : width, width);
+  return Matrix::zeros(is_wide(width, widest) ? 1 : width, width);
 }
 
 double sum_of(const std::vector<double>& squares, int64_t begin, int64_t n) {
@@ -103,7 +103,7 @@ double sum_of(const std::vector<double>& squares, int64_t begin, int64_t n) {
 /// in^2, both in fp32; one of the rows rows * outs * in, twice as fast in bf16.
 bool TapObserver::multiplies(std::span<const model::Linear* const> readers,
                              std::span<const Modality> modality) const {
-  if (wanted_.widest > 0 && readers[0]->in > wanted_.widest) return true;
+  if (is_wide(readers[0]->in, wanted_.widest)) return true;
   int64_t outs = 0, grams = 0;
   for (const model::Linear* reader : readers) outs += reader->out;
   for (const Modality m : records::kModalities)

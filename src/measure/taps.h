@@ -86,6 +86,11 @@ void walk_taps(Walk& walk, const std::string& label, Wanted wanted, const Keepin
 /// The rows of x that are of one modality, in their order.
 Matrix rows_of_modality(ConstMatrix x, std::span<const run::Modality> modality, run::Modality wanted);
 
+/// Whether inputs of `width` are wider than `widest` (0: none are).
+inline bool is_wide(int64_t width, int64_t widest) {
+  return widest > 0 && width > widest;
+}
+
 /// A Gram matrix of `width` inputs before any rows, or its diagonal where these are wider than `widest` (0:
 /// none are).
 Matrix empty_gram(int64_t width, int64_t widest);

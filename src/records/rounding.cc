@@ -33,7 +33,6 @@ Rounding rounding_field(const io::Fields& fields, std::string_view key) {
                .mix = share(object, "mix"),
                .widest = object.has("widest") ? count(object, "widest") : 0,
                .in_order = object.boolean("in_order", false)};
-  constexpr double kMostDamping = 1e6;  // beyond which nothing is left of the statistics
   for (const double damping : out.damping)
     if (!(damping >= 0 && damping <= kMostDamping))
       fail("{}: \"damping\" has {:g}, which is not from 0 to {:g}", object.what(), damping, kMostDamping);

@@ -8,6 +8,9 @@
 
 namespace nibble::records {
 
+/// Dampings beyond this leave nothing of the statistics.
+inline constexpr double kMostDamping = 1e6;
+
 /// Everything that codes depend on besides the weight and the inputs that were measured on.
 struct Rounding {
   std::string kind = "plain";  // "plain" (byte-equal to bitsandbytes), "search" or "feedback"
