@@ -153,6 +153,10 @@ std::vector<FileStamp> Checkpoint::stamps() const {
   return stamps;
 }
 
+void Checkpoint::check_unchanged() const {
+  for (const auto& file : files_) (void)open_unchanged(file->path(), file->stamp());
+}
+
 std::vector<fs::path> Checkpoint::files() const {
   std::vector<fs::path> paths;
   for (const auto& file : files_) paths.push_back(file->path());

@@ -58,6 +58,8 @@ class Checkpoint {
   /// The safetensors files, in order of their names, and what they were when they were opened.
   std::vector<std::filesystem::path> files() const;
   std::vector<FileStamp> stamps() const;
+  /// Throws Error naming the first of these files that is not what it was when it was opened.
+  void check_unchanged() const;
   /// A digest of config.json and of the names, sizes and last changes of these files.
   std::string identity() const;
   /// The other regular files of the folder (not *.safetensors, not an index, not config.json, not other
@@ -166,7 +168,10 @@ class OutputFolder : public WorkFolder {
 /// The name of shard i of `count`: model.safetensors, or model-00001-of-0000N.safetensors.
 std::string shard_name(size_t i, size_t count);
 
-/// Writes model.safetensors.index.json: {"metadata": {"total_size": N}, "weight_map": tensor -> file}.
+/// What model.safetensors.index.json holds: {"metadata": {"total_size": N}, "weight_map": tensor -> file}.
+Json index_json(const std::map<std::string, std::string>& weight_map, int64_t total);
+
+/// Writes it.
 void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& weight_map,
                  int64_t total);
 

@@ -99,6 +99,14 @@ FileStamp stamp_of(const Descriptor& file, const std::filesystem::path& path) {
           static_cast<int64_t>(status.st_mtim.tv_sec) * 1'000'000'000 + status.st_mtim.tv_nsec};
 }
 
+Descriptor open_unchanged(const std::filesystem::path& path, const FileStamp& stamp) {
+  int64_t size = 0;
+  Descriptor file = open_regular(path, &size);
+  if (stamp_of(file, path) != stamp)
+    fail("{}: was changed while it was in use; run again when it is complete", path.string());
+  return file;
+}
+
 void refuse_lfs_pointer(std::string_view start, const std::filesystem::path& path) {
   if (start.starts_with("version https://git-lfs"))
     fail("{}: is a Git LFS pointer, not the file itself; run `git lfs pull` in {}", path.string(),

@@ -43,6 +43,9 @@ struct FileStamp {
 /// The stamp of an open file. Throws Error naming `path`.
 FileStamp stamp_of(const Descriptor& file, const std::filesystem::path& path);
 
+/// Opens a regular file that must be what it was when it got its stamp. Throws Error.
+Descriptor open_unchanged(const std::filesystem::path& path, const FileStamp& stamp);
+
 /// Opens a regular file for reading and tells its size; folders, pipes and devices are refused without
 /// blocking. Throws Error.
 Descriptor open_regular(const std::filesystem::path& path, int64_t* size);

@@ -59,6 +59,15 @@ bool is_name_part(std::string_view part) {
          part.find("..") == std::string_view::npos;
 }
 
+/// False where nothing is there. Throws Error where that cannot be seen.
+bool is_folder(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (error == std::errc::permission_denied)
+    fail("{}: cannot look at it: {}", printable(path.string()), error.message());
+  return fs::is_directory(status);
+}
+
 /// "org/name" or, for the oldest models, "name".
 bool is_hub_name(std::string_view name) {
   const size_t slash = name.find('/');
@@ -90,7 +99,7 @@ fs::path snapshot_of(const fs::path& model, const std::string& revision) {
            printable(commit, 60));
   }
   const fs::path snapshot = model / "snapshots" / commit;
-  return fs::is_directory(snapshot, error) ? snapshot : fs::path();
+  return is_folder(snapshot) ? snapshot : fs::path();
 }
 
 /// The first file that the snapshot lacks to be a checkpoint, or an empty text.
@@ -118,7 +127,7 @@ std::string missing_file(const fs::path& snapshot) {
 fs::path resolve_model(const std::string& model) {
   std::error_code error;
   if (model.empty()) fail("the model's name is empty; give a folder or a Hugging Face name (org/name)");
-  if (fs::is_directory(model, error)) return model;
+  if (is_folder(model)) return model;
   if (fs::exists(model, error)) fail("{}: is a file; give the checkpoint's folder", printable(model));
   const size_t at = model.find('@');
   const std::string name = model.substr(0, at);

@@ -3,9 +3,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <system_error>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "io/checkpoint.h"
@@ -66,12 +70,18 @@ void refuse_foreign(const fs::path& partial) {
 /// and lock, so the name is compared with what was locked.
 Descriptor lock_folder(const fs::path& folder, const fs::path& target) {
   const fs::path path = folder / kLockFile;
+  // A run that was just killed holds it until the system has cleaned up after it.
+  constexpr std::chrono::milliseconds kPatience(1000), kStep(20);
+  const auto end = std::chrono::steady_clock::now() + kPatience;
   while (true) {
     Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666));
     if (!file.open()) fail("{}: cannot create it: {}", path.string(), system_message(errno));
     if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno == EWOULDBLOCK) fail("{}: another run of nibble is writing it", target.string());
-      fail("{}: cannot lock it: {}", path.string(), system_message(errno));
+      if (errno != EWOULDBLOCK) fail("{}: cannot lock it: {}", path.string(), system_message(errno));
+      if (std::chrono::steady_clock::now() >= end)
+        fail("{}: another run of nibble is writing it", target.string());
+      std::this_thread::sleep_for(kStep);
+      continue;
     }
     struct stat opened {
     }, named{};
@@ -84,11 +94,18 @@ Descriptor lock_folder(const fs::path& folder, const fs::path& target) {
 /// Removes all entries of a folder but the lock file and those named.
 void empty_folder(const fs::path& folder, const std::set<std::string>& except = {}) {
   std::error_code error;
-  fs::directory_iterator entries(folder, error);
-  for (; !error && entries != fs::directory_iterator(); entries.increment(error))
-    if (entries->path().filename() != kLockFile && !except.contains(entries->path().filename().string()))
-      fs::remove_all(entries->path(), error);
-  if (error) fail("{}: cannot empty it: {}", folder.string(), error.message());
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator i(folder, error); !error && i != fs::directory_iterator(); i.increment(error))
+    entries.push_back(i->path());
+  if (error) fail("{}: cannot read the folder: {}", folder.string(), error.message());
+  // The state last: as long as others are there that it speaks of, it is.
+  std::stable_partition(entries.begin(), entries.end(),
+                        [](const fs::path& entry) { return entry.filename() != kStateFile; });
+  for (const fs::path& entry : entries) {
+    if (entry.filename() == kLockFile || except.contains(entry.filename().string())) continue;
+    fs::remove_all(entry, error);
+    if (error) fail("{}: cannot remove it: {}", entry.string(), error.message());
+  }
 }
 
 /// Removes a folder, its lock file last, so that an interrupted removal is still recognised as nibble's.
@@ -115,11 +132,17 @@ void clean_committed(const fs::path& target) {
 /// The target of an output folder, which may come into being or be replaced.
 fs::path checked_target(const fs::path& given, bool force, const WorkFolder::CheckOwn& written) {
   fs::path target = normal_target(given);
+  std::error_code ignored;
+  if (fs::exists(parent_of(target) / kLockFile, ignored))
+    fail("{}: {} is where a run of nibble writes; give a name outside of it", target.string(),
+         parent_of(target).string());
   if (type_at(target) == fs::file_type::not_found) return target;
   clean_committed(target);
   if (!force && type_at(target) == fs::file_type::directory)
     fail("{}: exists already; give another name, or --force to replace it", target.string());
   check_replaceable(target, written);
+  if (access(target.c_str(), W_OK | X_OK) != 0)
+    fail("{}: cannot be replaced: {}", target.string(), system_message(errno));
   return target;
 }
 

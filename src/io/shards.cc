@@ -81,10 +81,13 @@ std::string shard_name(size_t i, size_t count) {
   return count == 1 ? kSingleFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
 }
 
+Json index_json(const std::map<std::string, std::string>& weight_map, int64_t total) {
+  return {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
+}
+
 void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& weight_map,
                  int64_t total) {
-  write_file(folder / kIndexFile,
-             dump_json({{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}}) + "\n");
+  write_file(folder / kIndexFile, dump_json(index_json(weight_map, total)) + "\n");
 }
 
 int64_t write_shards(const std::filesystem::path& folder, std::vector<std::vector<PlannedTensor>> groups,

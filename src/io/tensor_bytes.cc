@@ -5,18 +5,18 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <vector>
 
 #include "base/error.h"
+#include "base/sha256.h"
 
 namespace nibble::io {
 
 TensorBytes::TensorBytes(const std::filesystem::path& path, const FileStamp& stamp, const TensorInfo& info)
-    : path_(path), begin_(info.begin), end_(info.end) {
-  int64_t size = 0;
-  file_ = std::make_shared<const Descriptor>(open_regular(path, &size));
-  if (stamp_of(*file_, path) != stamp)
-    fail("{}: was changed while it was in use; run again when it is complete", path.string());
-}
+    : path_(path),
+      file_(std::make_shared<const Descriptor>(open_unchanged(path, stamp))),
+      begin_(info.begin),
+      end_(info.end) {}
 
 void TensorBytes::read(int64_t offset, std::span<std::byte> to) const {
   NIBBLE_CHECK(offset >= 0 && offset + std::ssize(to) <= size(), "bytes {} to {} of {}", offset,
@@ -33,8 +33,21 @@ void TensorBytes::read(int64_t offset, std::span<std::byte> to) const {
   }
 }
 
-void TensorBytes::ahead(int64_t n) const {
-  posix_fadvise(file_->get(), begin_, std::min(n, size()), POSIX_FADV_WILLNEED);
+std::string TensorBytes::sha256() const {
+  constexpr int64_t kBatch = int64_t{4} << 20;
+  Sha256 sha;
+  std::vector<std::byte> buffer;
+  for (int64_t at = 0; at < size(); at += std::ssize(buffer)) {
+    buffer.resize(static_cast<size_t>(std::min(kBatch, size() - at)));
+    read(at, buffer);
+    sha.update(buffer);
+  }
+  return sha.hex();
+}
+
+void TensorBytes::ahead(int64_t offset, int64_t n) const {
+  const int64_t end = std::min(offset + n, size());
+  if (offset < end) posix_fadvise(file_->get(), begin_ + offset, end - offset, POSIX_FADV_WILLNEED);
 }
 
 }  // namespace nibble::io

@@ -1,12 +1,14 @@
 #include "records/made.h"
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "base/text.h"
 #include "records/fields.h"
 
 namespace nibble::records {
-
 namespace {
+
+constexpr const char* kDigest = "digest";
 
 std::map<std::string, std::string> digests_field(const io::Fields& fields, const std::string& key) {
   std::map<std::string, std::string> out;
@@ -37,12 +39,21 @@ io::Json to_json(const Made& made) {
                    {"weight_errors", made.weight_errors},
                    {"sha256", made.sha256}};
   if (made.files) json["files"] = *made.files;
+  json[kDigest] = sha256(io::dump_json(json));
   return json;
+}
+
+bool is_whole(const io::Json& made) {
+  if (!made.contains(kDigest)) return true;
+  io::Json bare = made;
+  bare.erase(kDigest);
+  return made[kDigest] == sha256(io::dump_json(bare));
 }
 
 Made made_from_json(const io::Json& json, const std::string& what) {
   const io::Fields fields(json, what);
-  check_keys(fields, {"nibble", "command", "tensor_bytes", "plan", "weight_errors", "sha256", "files"});
+  check_keys(fields,
+             {"nibble", "command", "tensor_bytes", "plan", "weight_errors", "sha256", "files", kDigest});
   Made out{.version = fields.string("nibble"),
            .command = fields.string("command"),
            .tensor_bytes = count(fields, "tensor_bytes"),

@@ -122,7 +122,11 @@ class Shards {
     const fs::path path = folder_.path() / unnumbered_shard(state_.shards.size());
     io::ShardFile file(path, std::move(tensors));
     const int64_t before = done_;
-    for (const size_t i : in_file_order(file, end)) stream_.write(items_[i], file);
+    const std::vector<size_t> order = in_file_order(file, end);
+    for (size_t k = 0; k < order.size(); ++k) {
+      if (k + 1 < order.size()) stream_.ahead(items_[order[k + 1]]);
+      stream_.write(items_[order[k]], file);
+    }
     FinishedShard shard{.items = end - next_, .stamp = {}, .written = stream_.take()};
     if (!file.commit()) {
       done_ = before;
@@ -165,11 +169,14 @@ class Shards {
   int64_t done_ = 0;  // bytes of tensor data
 };
 
-/// Throws Error for a side file whose name nibble.json cannot hold.
-void check_side_names(const io::Checkpoint& source) {
-  for (const fs::path& file : source.side_files())
+/// Throws Error for a side file that cannot be read, or whose name nibble.json cannot hold.
+void check_sides(const io::Checkpoint& source) {
+  for (const fs::path& file : source.side_files()) {
     if (records::writable(file.filename().string()) != file.filename().string())
       fail("{}: its name is not UTF-8; rename it, or move it away", printable(file.string()));
+    int64_t size = 0;
+    (void)io::open_regular(file, &size);
+  }
 }
 
 void check_budget(int64_t bytes, const records::Plan& plan, const model::Binding& source) {
@@ -195,6 +202,10 @@ std::map<std::string, std::string> write_sides(const model::Binding& source,
   names.erase("README.md");
   std::map<std::string, std::string> digests;
   for (const std::string& name : names) digests[name] = io::sha256_of_file(folder / name);
+  for (const auto& [name, digest] : digests)
+    if (const fs::path from = source.checkpoint().folder() / name;
+        name != "config.json" && io::sha256_of_file(from) != digest)
+      fail("{}: was changed while it was copied; run again when it is complete", from.string());
   return digests;
 }
 
@@ -225,7 +236,7 @@ io::OutputFolder open_output(const model::Binding& source, const fs::path& out, 
   if (source.quantized() || marked)
     fail("{}: is quantized already; quantize the 16-bit checkpoint that it was made of",
          source.checkpoint().folder().string());
-  check_side_names(source.checkpoint());
+  check_sides(source.checkpoint());
   std::vector<fs::path> files = source.checkpoint().files();
   files.push_back(source.checkpoint().folder());
   const fs::path target = fs::weakly_canonical(out);
@@ -271,7 +282,8 @@ int64_t write_checkpoint(const model::Binding& source, const records::Plan& plan
                        "\n");
     folder.commit();
   } catch (const Error& error) {
-    if (shards.finished() == 0) throw;
+    std::error_code ignored;
+    if (shards.finished() == 0 || !fs::exists(folder.path(), ignored)) throw;
     fail("{}; {} finished files stay in {}, where the same command goes on", error.what(), shards.finished(),
          folder.path().string());
   }

@@ -1,11 +1,15 @@
 #include "write/resume.h"
 
+#include <algorithm>
 #include <set>
 #include <system_error>
+#include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/threads.h"
 #include "io/file.h"
+#include "io/tensor_bytes.h"
 
 namespace nibble::write {
 namespace fs = std::filesystem;
@@ -30,12 +34,29 @@ FinishedShard shard_from_json(const io::Json& json) {
   return shard;
 }
 
-/// True when the file is there and is what it was.
-bool unchanged(const fs::path& path, const io::FileStamp& stamp) {
+/// True when the file is there and holds what was written.
+bool unchanged(const fs::path& path, const FinishedShard& shard) {
   std::error_code error;
   if (fs::symlink_status(path, error).type() != fs::file_type::regular) return false;
   int64_t size = 0;
-  return io::stamp_of(io::open_regular(path, &size), path) == stamp;
+  if (io::stamp_of(io::open_regular(path, &size), path) != shard.stamp) return false;
+  try {
+    const io::SafetensorsFile file(path);
+    const auto& digests = shard.written.digests;
+    if (file.tensors().size() != digests.size()) return false;
+    const std::vector<std::pair<std::string, io::TensorInfo>> tensors(file.tensors().begin(),
+                                                                      file.tensors().end());
+    std::vector<uint8_t> same(tensors.size());
+    parallel_for(std::ssize(tensors), [&](int64_t i) {
+      const auto& [name, info] = tensors[static_cast<size_t>(i)];
+      const auto it = digests.find(name);
+      same[static_cast<size_t>(i)] =
+          it != digests.end() && io::TensorBytes(path, shard.stamp, info).sha256() == it->second;
+    });
+    return std::find(same.begin(), same.end(), 0) == same.end();
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 /// Gives shards their first names back, should a run have been killed while it gave them their last.
@@ -55,7 +76,7 @@ std::string objection(const fs::path& folder, const JobState& state, const io::J
   size_t next = 0;
   for (size_t i = 0; i < state.shards.size(); ++i) {
     const FinishedShard& shard = state.shards[i];
-    if (!unchanged(folder / unnumbered_shard(i), shard.stamp)) return "files that were changed since";
+    if (!unchanged(folder / unnumbered_shard(i), shard)) return "files that were changed since";
     if (shard.items > items.size() - next) return "another plan";
     for (const size_t end = next + shard.items; next < end; ++next) {
       const Item& item = items[next];

@@ -16,6 +16,7 @@
 #include "io/weight_files.h"
 #include "quant/int8.h"
 #include "quant/pieces.h"
+#include "records/fields.h"
 #include "records/made.h"
 #include "write/checkpoint.h"
 
@@ -23,32 +24,35 @@ namespace nibble::write {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kBatch = int64_t{4} << 20;
+constexpr const char* kRecord = "nibble.json";
 
-std::string digest_of(const io::TensorBytes& bytes) {
-  Sha256 sha;
-  std::vector<std::byte> buffer;
-  for (int64_t at = 0; at < bytes.size(); at += std::ssize(buffer)) {
-    buffer.resize(static_cast<size_t>(std::min(kBatch, bytes.size() - at)));
-    bytes.read(at, buffer);
-    sha.update(buffer);
-  }
-  return sha.hex();
+io::Json read_record(const io::Checkpoint& checkpoint) {
+  const auto json = checkpoint.json(kRecord);
+  if (!json)
+    fail("{}: is missing; nibble verifies what it has written itself",
+         (checkpoint.folder() / kRecord).string());
+  return *json;
 }
 
-/// What nibble.json says.
-records::Made read_recorded(const io::Checkpoint& checkpoint) {
-  const std::string path = (checkpoint.folder() / "nibble.json").string();
-  const auto json = checkpoint.json("nibble.json");
-  if (!json) fail("{}: is missing; nibble verifies what it has written itself", path);
-  return records::made_from_json(*json, path);
+/// Files and folders that no reader of checkpoints looks at: hidden ones, pages, pictures, and other records
+/// of nibble.
+bool is_bystander(const fs::path& path) {
+  const std::string name = path.filename().string(), ending = path.extension().string();
+  if (name.starts_with('.')) return true;
+  for (const char* e : {".md", ".html", ".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf"})
+    if (ending == e) return true;
+  std::error_code ignored;
+  return ending == ".json" && fs::is_regular_file(path, ignored) && !records::kind_of_file(path).empty();
 }
 
 /// Compares one checkpoint with what is known of it, and with its source.
-class Verifier {
+class Comparison {
  public:
-  Verifier(const model::Binding& written, const model::Binding* source)
-      : written_(written), source_(source), recorded_(read_recorded(written.checkpoint())) {
+  Comparison(const model::Binding& written, const model::Binding* source)
+      : written_(written),
+        source_(source),
+        record_(read_record(written.checkpoint())),
+        recorded_(records::made_from_json(record_, (written.checkpoint().folder() / kRecord).string())) {
     if (source && source->family().model_type != written.family().model_type)
       fail("{}: is a {}, but {} a {}; give the checkpoint that it was made of",
            source->checkpoint().folder().string(), source->family().title,
@@ -65,7 +69,9 @@ class Verifier {
     if (source_) check_kept();
     check_config();
     if (recorded_.files) check_sides(*recorded_.files);
-    check_strays();
+    check_record();
+    check_containers();
+    if (recorded_.files) check_strays();
     Verification out{.files = {}, .sides_recorded = recorded_.files.has_value()};
     for (auto& [path, check] : files_) out.files.push_back(std::move(check));
     return out;
@@ -87,7 +93,7 @@ class Verifier {
     std::vector<std::string> digests(names.size());
     parallel_for(std::ssize(names), [&](int64_t i) {
       const auto at = static_cast<size_t>(i);
-      digests[at] = digest_of(written_.checkpoint().bytes(names[at]));
+      digests[at] = written_.checkpoint().bytes(names[at]).sha256();
     });
     for (size_t i = 0; i < names.size(); ++i) {
       const io::TensorInfo& info = written_.checkpoint().tensors().at(names[i]);
@@ -170,7 +176,7 @@ class Verifier {
     std::vector<std::string> digests(names.size());
     parallel_for(std::ssize(names), [&](int64_t i) {
       const auto at = static_cast<size_t>(i);
-      digests[at] = digest_of(source_->checkpoint().bytes(names[at]));
+      digests[at] = source_->checkpoint().bytes(names[at]).sha256();
     });
     for (size_t i = 0; i < names.size(); ++i) {
       ++file_of(names[i]).kept;
@@ -237,15 +243,51 @@ class Verifier {
                                       kKey, fmt::join(differ, ", ")));
   }
 
+  void check_record() {
+    side(kRecord, records::is_whole(record_)
+                      ? ""
+                      : "is not what was written (it differs from its own digest); get it again");
+  }
+
+  /// What holds the tensors and is in no digest of theirs: the files' names and metadata, and the index.
+  void check_containers() {
+    const auto paths = written_.checkpoint().files();
+    int64_t total = 0;
+    std::map<std::string, std::string> weight_map;
+    for (const auto& [name, info] : written_.checkpoint().tensors()) {
+      total += info.end - info.begin;
+      weight_map[name] = written_.checkpoint().file_of(name).filename().string();
+    }
+    for (size_t i = 0; i < paths.size(); ++i) {
+      std::vector<std::string>& problems = files_.at(paths[i].string()).problems;
+      if (const std::string name = io::shard_name(i, paths.size()); paths[i].filename() != name)
+        problems.push_back(
+            fmt::format("{}: was written as {}; rename it", printable(paths[i].string()), name));
+      if (io::SafetensorsFile(paths[i]).metadata() != std::map<std::string, std::string>{{"format", "pt"}})
+        problems.push_back(fmt::format("{}: its metadata are not what was written; get it again",
+                                       printable(paths[i].string())));
+    }
+    if (const auto index = written_.checkpoint().json(io::kIndexFile))
+      side(io::kIndexFile, paths.size() > 1 && *index == io::index_json(weight_map, total)
+                               ? ""
+                               : "is not what belongs to these files; get it again");
+  }
+
+  /// What was added: readers look for files by name (adapters, templates, weights in other formats, code).
   void check_strays() {
-    for (const std::string& name : io::file_names(written_.checkpoint().folder()))
-      if (name.ends_with(".safetensors") &&
-          !files_.contains((written_.checkpoint().folder() / name).string()))
-        side(name, "is no part of the checkpoint that was written, but some readers load it; move it away");
+    std::error_code error;
+    fs::directory_iterator entries(written_.checkpoint().folder(), error);
+    for (; !error && entries != fs::directory_iterator(); entries.increment(error))
+      if (const fs::path& path = entries->path(); !files_.contains(path.string()) && !is_bystander(path))
+        side(path.filename().string(),
+             "is no part of what was written, and readers may go by it; move it away");
+    if (error)
+      fail("{}: cannot read the folder: {}", written_.checkpoint().folder().string(), error.message());
   }
 
   const model::Binding& written_;
   const model::Binding* source_;
+  const io::Json record_;
   const records::Made recorded_;
   std::map<std::string, FileCheck> files_;  // by path
 };
@@ -253,7 +295,7 @@ class Verifier {
 }  // namespace
 
 Verification verify(const model::Binding& written, const model::Binding* source) {
-  return Verifier(written, source).run();
+  return Comparison(written, source).run();
 }
 
 }  // namespace nibble::write

@@ -67,6 +67,20 @@ TEST_F(CheckpointTest, SingleFile) {
   EXPECT_THAT(error_of([&] { checkpoint.file_of("c"); }), HasSubstr("has no tensor \"c\""));
 }
 
+TEST_F(CheckpointTest, KnowsWhetherItsFilesAreWhatTheyWere) {
+  file("config.json", "{}");
+  file("model.safetensors", weights({"a"}));
+  const Checkpoint checkpoint(folder_.path());
+  checkpoint.check_unchanged();
+  std::filesystem::last_write_time(folder_ / "model.safetensors",
+                                   std::filesystem::file_time_type::clock::now() + std::chrono::hours(1));
+  EXPECT_THAT(error_of([&] { checkpoint.check_unchanged(); }),
+              HasSubstr("model.safetensors: was changed while it was in use"));
+  std::filesystem::remove(folder_ / "model.safetensors");
+  EXPECT_THAT(error_of([&] { checkpoint.check_unchanged(); }),
+              HasSubstr("model.safetensors: cannot open it"));
+}
+
 TEST_F(CheckpointTest, TheOneFileOfAnyName) {
   file("config.json", "{}");
   file("weights.safetensors", weights({"a"}));

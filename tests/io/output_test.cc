@@ -121,6 +121,12 @@ TEST_F(Output, ExistingTargetsNeedForce) {
   EXPECT_THAT(entries(folder_.path()), ElementsAre("out"));
 }
 
+TEST_F(Output, LiesOutsideOfWhatARunWrites) {
+  OutputFolder out(target_, false);
+  EXPECT_THAT(error_of([&] { OutputFolder inner(partial_ / "inner", false); }),
+              HasSubstr("out.partial is where a run of nibble writes"));
+}
+
 TEST_F(Output, ForceReplacesTheOldFolderAtCommitOnly) {
   put(target_ / "config.json", "old");
   put(target_ / "sub/old", "old");

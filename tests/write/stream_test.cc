@@ -236,6 +236,7 @@ class Verify : public Streamed {
     io::write_file(path, bytes);
     if (!digest_too) return;
     change_json("nibble.json", [&](io::Json& made) {
+      made.erase("digest");
       made["sha256"][tensor] = sha256(std::string_view(bytes).substr(
           static_cast<size_t>(info.begin), static_cast<size_t>(info.end - info.begin)));
     });
@@ -286,9 +287,59 @@ TEST_F(Verify, FilesBesideTheWeights) {
   fs::remove(folder_ / "out/preprocessor_config.json");
   io::write_file(folder_ / "out/extra.safetensors", "");
   EXPECT_THAT(problems(),
-              testing::ElementsAre(HasSubstr("out/extra.safetensors: is no part of the checkpoint"),
+              testing::ElementsAre(HasSubstr("out/extra.safetensors: is no part of what was written"),
                                    HasSubstr("out/preprocessor_config.json: is missing"),
                                    HasSubstr("out/tokenizer.json: is not what was written")));
+}
+
+TEST_F(Verify, WhatReadersLookForByNameIsNoBystander) {
+  write_anew(1'000'000);
+  const std::vector<std::string> strays = {
+      "adapter_config.json", "added_tokens.json", "chat_template.jinja",    "modeling_evil.py",
+      "other.index.json",    "pytorch_model.bin", "special_tokens_map.json"};
+  for (const std::string& name : strays) io::write_file(folder_ / "out" / name, "{}");
+  fs::create_directory(folder_ / "out/chat_templates");
+  for (const char* name : {"README.md", "report.html", ".gitattributes", "picture.png"})
+    io::write_file(folder_ / "out" / name, "");
+  fs::create_directory(folder_ / "out/.cache");
+  const auto found = problems();
+  ASSERT_EQ(found.size(), strays.size() + 1);
+  for (const std::string& name : strays)
+    EXPECT_THAT(found, testing::Contains(HasSubstr("out/" + name + ": is no part of what was written")));
+  EXPECT_THAT(found, testing::Contains(HasSubstr("out/chat_templates: is no part")));
+}
+
+TEST_F(Verify, TheRecordAndTheIndexAreWhatWasWritten) {
+  write_anew(1'000'000);
+  change_json("model.safetensors.index.json", [](io::Json& index) { index["metadata"]["total_size"] = 1; });
+  EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("index.json: is not what belongs to these files")));
+  write_anew(1'000'000);
+  const io::Json changes = {
+      {"command", "nibble"}, {"tensor_bytes", 1}, {"weight_errors", io::Json::object()}};
+  for (const auto& [key, value] : changes.items()) {
+    write_anew(1'000'000);
+    change_json("nibble.json", [&](io::Json& made) { made[key] = value; });
+    EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("nibble.json: is not what was written"))) << key;
+  }
+}
+
+TEST_F(Verify, ShardsHaveTheirNamesAndMetadata) {
+  write_anew(1'000'000);
+  const fs::path first = model::Binding(folder_ / "out").checkpoint().files().front();
+  std::string bytes = io::read_file(first);
+  const size_t at = bytes.find(R"("format":"pt")");
+  ASSERT_NE(at, std::string::npos);
+  bytes.replace(at, 13, R"("format":"tf")");
+  io::write_file(first, bytes);
+  EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("its metadata are not what was written")));
+  write_anew(1'000'000);
+  const std::string name = first.filename().string();
+  fs::rename(first, folder_ / "out/model-00000.safetensors");
+  change_json("model.safetensors.index.json", [&](io::Json& index) {
+    for (auto& [tensor, file] : index["weight_map"].items())
+      if (file == name) file = "model-00000.safetensors";
+  });
+  EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("was written as " + name)));
 }
 
 TEST_F(Verify, TheSkipListIsThatOfThePlan) {
@@ -303,14 +354,20 @@ TEST_F(Verify, TheSkipListIsThatOfThePlan) {
       "quant_method)");
   EXPECT_THAT(problems(),
               testing::ElementsAre(of_plan, HasSubstr("out/config.json: is not what was written")));
-  change_json("nibble.json", [](io::Json& made) { made.erase("files"); });
+  change_json("nibble.json", [](io::Json& made) {
+    made.erase("files");
+    made.erase("digest");
+  });
   EXPECT_THAT(problems(), testing::ElementsAre(of_plan)) << "also where the file's digest was not recorded";
 }
 
 TEST_F(Verify, OlderRecordsAreOfTensorsAlone) {
   write_anew();
   EXPECT_TRUE(verify(model::Binding(folder_ / "out"), nullptr).sides_recorded);
-  change_json("nibble.json", [](io::Json& made) { made.erase("files"); });
+  change_json("nibble.json", [](io::Json& made) {
+    made.erase("files");
+    made.erase("digest");
+  });
   fs::remove(folder_ / "out/preprocessor_config.json");
   EXPECT_FALSE(verify(model::Binding(folder_ / "out"), nullptr).sides_recorded);
   EXPECT_THAT(problems(), testing::IsEmpty());
