@@ -182,6 +182,8 @@ void Calibration::tell_of_matrices() const {
         fmt::format("; inputs wider than {} have sums of squares in place of matrices of {} (--memory {})",
                     rounding_.widest, bytes_text(all),
                     options_.widest ? "of the run that made the plan" : bytes_text(matrix_limit()));
+  if (bytes > matrix_limit() && rounding_.widest > 0 && !options_.widest)
+    line += "; that is more, but what one weight takes: --rounding plain goes with less";
   if (bytes >= kToldFrom || rounding_.widest > 0) tell(line);
 }
 
@@ -328,6 +330,7 @@ records::Measurements Calibration::measure() {
                                  .allow_nonfinite = options_.allow_nonfinite,
                                  .journal = journal_.get()};
   records::Measurements out = measure::measure(statistics(), model_.name, options, codes());
+  model_.binding.checkpoint().check_unchanged();
   out.samples = std::ssize(calibration_.items);
   out.inventory.model = model_.name;
   out.data = options_.data;
@@ -343,6 +346,7 @@ records::Measurements Calibration::measure() {
   make_lockstep(calibration_, "calibration");
   make_lockstep(held_out_, "held out");
   if (options_.effort != "none") solo_runs(out);
+  model_.binding.checkpoint().check_unchanged();
   return out;
 }
 

@@ -1,5 +1,8 @@
 #include "app/cli.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -8,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <new>
 
 #include "app/bus_error.h"
@@ -60,6 +64,14 @@ std::string quoted(int argc, char** argv) {
     out += " " + arg;
   }
   return out;
+}
+
+/// Where a standard stream is closed, the next file that is opened would get its number, and what is printed
+/// would go into that file. What is held in its place can be neither read nor written.
+void hold_standard_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(stream, F_GETFD) < 0 && errno == EBADF)
+      (void)::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
 /// An error is one line, whatever it quotes.
@@ -151,7 +163,8 @@ CLI::Option* add_size(CLI::App* command, const std::string& name, int64_t& bytes
           [](const std::string& text) {
             return parse_size(text)
                        ? ""
-                       : fmt::format("{} is no size such as 4GiB, 500 MB or 0.5GB", printable(text, 40));
+                       : fmt::format("{} is no size, such as 4GiB, 500 MB or 0.5GB, from 1 byte to 4 EiB",
+                                     printable(text, 40));
           },
           ""))
       ->type_name("SIZE");
@@ -323,6 +336,7 @@ std::string write_record(const std::filesystem::path& path, const io::Json& reco
 }
 
 int run(int argc, char** argv) {
+  hold_standard_streams();
   // A pipe that closes or a full disk is seen where it is written to and cleaned up after; no signal kills.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
@@ -360,6 +374,8 @@ int run(int argc, char** argv) {
     return kNoReaderStatus;
   } catch (const std::bad_alloc&) {
     return complain("out of memory; close other programs, or use a machine with more");
+  } catch (const std::filesystem::filesystem_error& e) {
+    return complain(fmt::format("{}: {}", e.path1().string(), e.code().message()));
   } catch (const std::exception& e) {
     return complain(e.what());
   }

@@ -14,7 +14,7 @@ namespace {
 
 /// What the handler looks at and says; it may only read what is ready.
 std::string progress, partial;
-std::array<std::string, 4> notes;  // by what is there: nothing, progress, partial, both
+std::array<std::string, 4> notes;  // by whose state is there: nobody's, progress, partial, both
 
 void say_and_end(int signal) {
   const size_t there =
@@ -27,15 +27,17 @@ void say_and_end(int signal) {
 }  // namespace
 
 InterruptNote::InterruptNote(const std::filesystem::path& target) {
-  progress = target.string() + io::kProgress;
-  partial = target.string() + io::kPartial;
+  const std::string progress_folder = target.string() + io::kProgress,
+                    partial_folder = target.string() + io::kPartial;
+  progress = (std::filesystem::path(progress_folder) / io::kStateFile).string();
+  partial = (std::filesystem::path(partial_folder) / io::kStateFile).string();
   notes[0] = "\nnibble: interrupted; nothing was kept yet, and the same command begins anew\n";
   const auto from = [](const std::string& what) {
     return fmt::format("\nnibble: interrupted; the same command goes on from what lies in {}\n", what);
   };
-  notes[1] = from(progress);
-  notes[2] = from(partial);
-  notes[3] = from(fmt::format("{} and {}", progress, partial));
+  notes[1] = from(progress_folder);
+  notes[2] = from(partial_folder);
+  notes[3] = from(fmt::format("{} and {}", progress_folder, partial_folder));
   // One that the caller ignores (nohup) stays ignored.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP})
     if (std::signal(signal, say_and_end) == SIG_IGN) std::signal(signal, SIG_IGN);

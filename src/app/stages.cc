@@ -43,8 +43,15 @@ model::Binding open_16bit(const std::string& name) {
 }
 
 void tell(const std::string& line) {
+  // What a name or a file holds must not steer a terminal.
+  std::string text;
+  for (const char c : line) {
+    const auto byte = static_cast<unsigned char>(c);
+    text += byte < ' ' || byte == 0x7f ? fmt::format("\\x{:02x}", byte) : std::string(1, c);
+  }
+  text += "\n";
   // Nobody listening is no reason to stop.
-  (void)!write(STDERR_FILENO, (line + "\n").data(), line.size() + 1);
+  (void)!write(STDERR_FILENO, text.data(), text.size());
 }
 
 fs::path share_folder() {

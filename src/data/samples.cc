@@ -139,12 +139,17 @@ void read_folder(const fs::path& folder, std::vector<Sample>& out) {
     return read_lines(folder / "samples.jsonl", out);
   std::vector<fs::path> pictures;
   for (const std::string& name : io::file_names(folder))
-    if (is_picture(name) && type_at(folder / name) == fs::file_type::regular)
-      pictures.push_back(folder / name);
+    if (is_picture(name)) pictures.push_back(folder / name);
   if (pictures.empty())
     fail("{}: the folder holds neither samples.jsonl nor pictures (.png, .jpg, .jpeg, .webp)",
          folder.string());
   for (const fs::path& picture : pictures) {
+    if (type_at(picture) != fs::file_type::regular)
+      fail(
+          "{}: is no regular file, or a link that leads nowhere, as an unfinished download leaves it; "
+          "complete it, or "
+          "move it away",
+          printable(picture.string()));
     Sample sample;
     sample.id = picture.string();
     sample.text = kDefaultPrompt;

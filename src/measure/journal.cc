@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <system_error>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -296,7 +297,8 @@ void Journal::try_to_save(const Place& place, size_t steps, std::span<const Stat
   saved_ = Clock::now();
   cost_ = std::chrono::duration<double>(saved_ - start).count();
   if (std::exchange(said_, true)) return;
-  const auto size = static_cast<int64_t>(std::filesystem::file_size(folder_.state_path()));
+  std::error_code ignored;
+  const auto size = static_cast<int64_t>(std::filesystem::file_size(folder_.state_path(), ignored));
   options_.tell(fmt::format("{}: keeps how far this is, should it be interrupted ({} so far)",
                             folder_.path().string(), bytes_text(size + store_->bytes())));
 }

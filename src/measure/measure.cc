@@ -79,20 +79,25 @@ Matrix plain_difference(const TensorView& weight) {
   return difference(weight, quant::decode4(quant::encode4(weight, quant::Format::nf4, true)).view());
 }
 
-/// The activation errors `plain` of a weight for other codes, which leave d, where there are no more than the
-/// diagonals of the Gram matrices: as these tell the two apart.
+/// What the Gram matrices of the modalities say of d; 0 where there are no rows.
+std::array<double, 2> norms(const Tap& tap, ConstMatrix d) {
+  std::array<double, 2> out{};
+  for (size_t m = 0; m < 2; ++m)
+    if (tap.rows[m] > 0) out[m] = kernels::gram_norm(d, tap.gram[m].view());
+  return out;
+}
+
+/// The activation errors `plain` of a weight for other codes, where there are no more than the diagonals of
+/// the Gram matrices: as the norms by these tell plain codes from the others.
 std::array<records::ActivationError, 2> estimated_errors(std::array<records::ActivationError, 2> plain,
-                                                         const Tap& tap, const TensorView& weight,
-                                                         ConstMatrix d) {
-  const Matrix plain_d = plain_difference(weight);
+                                                         const std::array<double, 2>& plain_norms,
+                                                         const std::array<double, 2>& other_norms) {
   for (size_t m = 0; m < 2; ++m) {
     if (plain[m].rows == 0) continue;
-    const double ours = kernels::gram_norm(d, tap.gram[m].view());
-    const double theirs = kernels::gram_norm(plain_d.view(), tap.gram[m].view());
-    if (!std::isfinite(ours) || !std::isfinite(theirs))
+    if (!std::isfinite(plain_norms[m]) || !std::isfinite(other_norms[m]))
       plain[m] = {};
-    else if (theirs > 0)
-      plain[m].noise *= ours / theirs;
+    else if (plain_norms[m] > 0)
+      plain[m].noise *= other_norms[m] / plain_norms[m];
   }
   return plain;
 }
@@ -218,7 +223,7 @@ class Recorder {
   void finish(const model::Linear& linear, const Tap& tap, const TapRounder* rounder) {
     const auto noises = tap.noise.find(linear.name);
     const bool multiplied = noises != tap.noise.end();
-    const Matrix d = multiplied ? Matrix() : round_plainly(linear);
+    Matrix d = multiplied ? Matrix() : round_plainly(linear);
     if (left_out_.contains(linear.name)) return;
     records::LinearErrors& errors = out_.errors[place_.at(linear.name)];
     const auto plain = [&](int64_t begin, int64_t n) {
@@ -229,20 +234,30 @@ class Recorder {
     for (size_t i = 0; i < linear.slices.size(); ++i)
       errors.slices[i].activation = plain(linear.slices[i].begin, linear.slices[i].rows);
     if (options_.rounding.plain()) return;
+    const bool narrow = std::any_of(tap.gram.begin(), tap.gram.end(),
+                                    [](const Matrix& gram) { return kernels::is_diagonal(gram.view()); });
     Tensor buffer;
     const TensorView weight = binding_.weight(linear, buffer);
+    // One difference at a time is in memory: each is twice the weight.
+    std::array<double, 2> plain_norms{};
+    if (narrow) {
+      if (multiplied) d = plain_difference(weight);
+      plain_norms = norms(tap, d.view());
+    }
+    d = Matrix();
     const quant::Packed4 packed =
         rounder ? rounder->round(weight) : quant::encode4(weight, quant::Format::nf4, true);
     store_->put(linear.name, packed);
-    const Tensor decoded = quant::decode4(packed);
-    const Matrix lost = difference(weight, decoded.view());
-    const bool narrow = std::any_of(tap.gram.begin(), tap.gram.end(),
-                                    [](const Matrix& gram) { return kernels::is_diagonal(gram.view()); });
-    errors.rounded = {
-        .bytes4 = stored_bytes(linear, packed),
-        .weight = quant::weight_error(weight, decoded.view()).relative,
-        .activation = narrow ? estimated_errors(errors.activation, tap, weight, lost.view())
-                             : activation_errors(linear, tap, 0, linear.out, nullptr, lost.view())};
+    records::RoundedErrors rounded{.bytes4 = stored_bytes(linear, packed), .weight = 0, .activation = {}};
+    Matrix lost;
+    {
+      const Tensor decoded = quant::decode4(packed);
+      rounded.weight = quant::weight_error(weight, decoded.view()).relative;
+      lost = difference(weight, decoded.view());
+    }
+    rounded.activation = narrow ? estimated_errors(errors.activation, plain_norms, norms(tap, lost.view()))
+                                : activation_errors(linear, tap, 0, linear.out, nullptr, lost.view());
+    errors.rounded = rounded;
   }
 
   const model::Binding& binding_;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/sha256.h"
+#include "base/text.h"
 
 namespace nibble::measure {
 namespace {
@@ -89,8 +90,10 @@ void RoundedStore::put(const std::string& linear, const quant::Packed4& packed) 
       const ssize_t n = pwrite(file_.get(), bytes.data(), bytes.size(), end_);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0)
-        fail("{}: the scratch file for rounded weights cannot grow beyond {} bytes: {}", path_.string(), end_,
-             io::system_message(n < 0 ? errno : ENOSPC));
+        fail(
+            "{}: the scratch file for rounded weights cannot grow beyond {}: {}; make room, or write "
+            "elsewhere",
+            path_.string(), bytes_text(end_), io::system_message(n < 0 ? errno : ENOSPC));
       end_ += n;
       bytes = bytes.subspan(static_cast<size_t>(n));
     }

@@ -113,6 +113,7 @@ class Faults : public testing::Test {
       out[entry.path().filename().string()] = io::read_file(entry.path());
     io::Json made = io::parse_json(out.at("nibble.json"), "nibble.json");
     made.erase("command");
+    made.erase("digest");  // of the command as well
     out["nibble.json"] = io::dump_json(made);
     return out;
   }
@@ -237,16 +238,32 @@ TEST_F(Faults, WhatChangedIsSaidAndNeverMixed) {
 }
 
 TEST_F(Faults, FilesChangedInThePartialFolderAreNotUsed) {
-  ASSERT_EQ(quantize("out", "kill:300").code, 137);
-  const fs::path shard = temp("out") + ".partial/shard-00001.safetensors";
-  std::string bytes = io::read_file(shard);
-  bytes.back() ^= 1;
-  io::write_file(shard, bytes);
-  const Outcome o = quantize("out", "none");
-  EXPECT_EQ(o.code, 0);
-  EXPECT_THAT(o.err, HasSubstr("files that were changed since"));
   ASSERT_EQ(quantize("whole", "none").code, 0);
-  EXPECT_EQ(contents("out"), contents("whole"));
+  for (const bool hidden : {false, true}) {
+    ASSERT_EQ(quantize("out", "kill:300").code, 137);
+    const fs::path shard = temp("out") + ".partial/shard-00001.safetensors";
+    const auto written = fs::last_write_time(shard);
+    std::string bytes = io::read_file(shard);
+    bytes.back() ^= 1;
+    io::write_file(shard, bytes);
+    if (hidden) fs::last_write_time(shard, written);
+    const Outcome o = quantize("out", "none");
+    EXPECT_EQ(o.code, 0);
+    EXPECT_THAT(o.err, HasSubstr("files that were changed since"));
+    EXPECT_EQ(contents("out"), contents("whole"));
+    fs::remove_all(temp("out"));
+  }
+}
+
+TEST_F(Faults, AnInterruptedRunSaysWhatIsKept) {
+  // The first state is saved after some steps; before, there is nothing to go on from.
+  Outcome o = quantize("out", "interrupt:3");
+  EXPECT_EQ(o.code, 130);
+  EXPECT_THAT(o.err, HasSubstr("interrupted; nothing was kept yet, and the same command begins anew"));
+  o = quantize("out", "interrupt:300");
+  EXPECT_EQ(o.code, 130);
+  EXPECT_THAT(o.err, HasSubstr("the same command goes on from what lies in " + temp("out") + ".partial"));
+  EXPECT_THAT(quantize("out", "none").err, HasSubstr("going on after"));
 }
 
 TEST_F(Faults, DamagedStatesAreNotUsed) {

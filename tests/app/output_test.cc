@@ -162,6 +162,27 @@ TEST_F(Cli, HelpToAFullDiskIsAnError) {
   }
 }
 
+TEST_F(Cli, ClosedStreamsAreNoFiles) {
+  io::write_file(temp("few.jsonl"), "{\"text\": \"The image shows a train on a bridge.\"}\n");
+  const std::string command =
+      fmt::format("'{}' measure {} --data '{}' --no-guard --effort none --save-every 0 -o ", NIBBLE_BINARY,
+                  kModel, temp("few.jsonl"));
+  ASSERT_EQ(std::system(fmt::format("{} '{}' >/dev/null 2>&1", command, temp("open.json")).c_str()), 0);
+  for (const char* closed : {"0<&-", "2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"}) {
+    const bool no_output = std::string_view(closed).find("1>&-") != std::string_view::npos;
+    const int status = std::system(
+        fmt::format("({} '{}' {} {})", command, temp("closed.json"), no_output ? "" : ">/dev/null", closed)
+            .c_str());
+    EXPECT_EQ(WEXITSTATUS(status), no_output ? 2 : 0) << closed;
+    EXPECT_EQ(io::read_file(temp("closed.json")), io::read_file(temp("open.json"))) << closed;
+    fs::remove(temp("closed.json"));
+  }
+}
+
+TEST_F(Cli, ErrorsDoNotSteerTheTerminal) {
+  expect_error("inspect '\x1b[31mred/x/y'", "\\x1b[31mred/x/y: there is no such folder");
+}
+
 TEST_F(Cli, WhatIsWrittenIsCompleteWhereItsResultCannotBePrinted) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
   const std::string out = temp("all"),

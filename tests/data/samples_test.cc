@@ -66,6 +66,10 @@ TEST(Samples, AFolderOfPicturesByName) {
   }
   EXPECT_EQ(names, (std::vector<std::string>{"a.webp", "b.jpeg", "c.PNG", "d.jpg"}));
   EXPECT_TRUE(unread_pictures(std::vector{folder.path().string()}).empty());
+  fs::create_symlink(folder / "nowhere", folder / "f.png");
+  EXPECT_THAT(error_of([&] { read({folder.path().string()}); }),
+              HasSubstr("f.png: is no regular file, or a link that leads nowhere"));
+  fs::remove(folder / "f.png");
   put(folder / "f.HEIC", "");
   put(folder / "g.gif", "");
   EXPECT_EQ(unread_pictures(std::vector{folder.path().string()}),

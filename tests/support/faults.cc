@@ -4,6 +4,7 @@
 //   disk_full:N    after N bytes no write takes more
 //   read_only      no folder can be made
 //   kill:N         the process is killed at the Nth call that writes, syncs, renames or removes
+//   interrupt:N    it gets Ctrl-C there
 //   holes          zeros that are written become holes
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -47,7 +48,9 @@ F* next(const char* name) {
 /// Counts a call that changes files.
 void count_change() {
   static std::atomic<long> changes{0};
-  if (fault().kind == "kill" && ++changes == fault().limit) kill(getpid(), SIGKILL);
+  const bool killed = fault().kind == "kill";
+  if ((killed || fault().kind == "interrupt") && ++changes == fault().limit)
+    kill(getpid(), killed ? SIGKILL : SIGINT);
 }
 
 /// How many of n bytes may still be written; 0 sets errno.
