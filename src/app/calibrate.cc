@@ -223,7 +223,7 @@ void Calibration::open_journal() {
                   static_cast<int>(model_.weights.compute()), guarded ? io::read_file(guard_file()) : "");
   // The same products have other last bits by other instructions.
   const std::string version =
-      fmt::format("{} {} {}", NIBBLE_VERSION, quant::instruction_set(), kernels::instruction_set());
+      fmt::format("{} {} {}", build_digest(), quant::instruction_set(), kernels::instruction_set());
   io::JobKey key{{{"another version of nibble, or another processor", version},
                   {"another 16-bit checkpoint, or one that was changed since",
                    model_.binding.checkpoint().identity() + inventory_.weights},

@@ -171,6 +171,7 @@ void Planner::write(records::Plan& plan, io::OutputFolder& folder, int64_t max_s
       .rounded = [&](const std::string& linear) { return calibration_->rounded(plan, linear); },
       .command = command_text(),
       .version = NIBBLE_VERSION,
+      .build = build_digest(),
       .tell = tell};
   plan.set_written(write::write_checkpoint(source_, plan, folder, options), likely_);
 }

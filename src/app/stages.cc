@@ -73,6 +73,17 @@ fs::path share_folder() {
        places.back().string());
 }
 
+std::string build_digest() {
+  static const std::string digest = [] {
+    try {
+      return io::sha256_of_file("/proc/self/exe");
+    } catch (const Error&) {
+      return std::string();
+    }
+  }();
+  return digest;
+}
+
 std::vector<std::string> data_files(const std::vector<std::string>& files, const std::string& shipped,
                                     const data::PromptMaker& maker) {
   if (!files.empty()) {

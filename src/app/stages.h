@@ -57,6 +57,9 @@ void tell_of_chat(const data::PromptMaker& maker);
 /// tree. Throws Error when none is there.
 std::filesystem::path share_folder();
 
+/// A digest of the program itself, by which builds of one version are told apart. "" where it cannot be read.
+std::string build_digest();
+
 /// Inputs of a command: `files`, or the shipped set `shipped` ("calibration", "evaluation") with a line on
 /// stderr.
 std::vector<data::Item> load_items(const std::vector<std::string>& files, const std::string& shipped,

@@ -20,6 +20,7 @@ struct Options {
   std::function<quant::Packed4(const std::string&)> rounded = {};
   std::string command = {};  // how the user called, for nibble.json
   std::string version = {};  // of nibble
+  std::string build = {};    // tells programs of one version apart: none goes on with another's files
   /// Hears in a sentence what becomes of an interrupted run's files.
   std::function<void(const std::string&)> tell = {};
 };
