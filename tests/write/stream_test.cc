@@ -316,10 +316,11 @@ TEST_F(Verify, TheRecordAndTheIndexAreWhatWasWritten) {
   write_anew(1'000'000);
   const io::Json changes = {
       {"command", "nibble"}, {"tensor_bytes", 1}, {"weight_errors", io::Json::object()}};
-  for (const auto& [key, value] : changes.items()) {
+  for (const auto& change : changes.items()) {
     write_anew(1'000'000);
-    change_json("nibble.json", [&](io::Json& made) { made[key] = value; });
-    EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("nibble.json: is not what was written"))) << key;
+    change_json("nibble.json", [&](io::Json& made) { made[change.key()] = change.value(); });
+    EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("nibble.json: is not what was written")))
+        << change.key();
   }
 }
 
