@@ -45,9 +45,4 @@ std::string TensorBytes::sha256() const {
   return sha.hex();
 }
 
-void TensorBytes::ahead(int64_t offset, int64_t n) const {
-  const int64_t end = std::min(offset + n, size());
-  if (offset < end) posix_fadvise(file_->get(), begin_ + offset, end - offset, POSIX_FADV_WILLNEED);
-}
-
 }  // namespace nibble::io

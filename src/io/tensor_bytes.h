@@ -21,8 +21,6 @@ class TensorBytes {
   int64_t size() const { return end_ - begin_; }
   /// The tensor's bytes from `offset` on. Throws Error naming the file when it ends before or cannot be read.
   void read(int64_t offset, std::span<std::byte> to) const;
-  /// Lets the system read `n` bytes from `offset` on ahead (as far as the tensor has them), without waiting.
-  void ahead(int64_t offset, int64_t n) const;
   /// The SHA-256 of all of them as lower-case hex. Throws Error like read().
   std::string sha256() const;
 

@@ -124,11 +124,7 @@ class Shards {
     const fs::path path = folder_.path() / unnumbered_shard(state_.shards.size());
     io::ShardFile file(path, std::move(tensors));
     const int64_t before = done_;
-    const std::vector<size_t> order = in_file_order(file, end);
-    for (size_t k = 0; k < order.size(); ++k) {
-      if (k + 1 < order.size()) stream_.ahead(items_[order[k + 1]]);
-      stream_.write(items_[order[k]], file);
-    }
+    for (const size_t i : in_file_order(file, end)) stream_.write(items_[i], file);
     FinishedShard shard{.items = end - next_, .stamp = {}, .written = stream_.take()};
     if (!file.commit()) {
       done_ = before;

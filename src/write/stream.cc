@@ -12,17 +12,9 @@ namespace {
 
 constexpr int64_t kCopyPiece = int64_t{256} << 10;  // bytes; a multiple of every element
 constexpr int64_t kCopyBatch = int64_t{16} << 20;   // bytes that are hashed while the next are read
-constexpr int64_t kAhead = int64_t{16} << 20;       // bytes that the disk is ahead of the work
 
 bool is_state(const std::string& suffix) {
   return suffix.starts_with(".quant_state.");
-}
-
-/// Keeps the disk ahead of one who reads `n` bytes at `offset`, a step at a time: the system by itself reads
-/// as far ahead as one of several threads would need.
-void read_ahead(const io::TensorBytes& bytes, int64_t offset, int64_t n) {
-  constexpr int64_t kStep = kAhead / 4;
-  if (offset / kStep != (offset + n) / kStep) bytes.ahead((offset / kStep) * kStep + kAhead, kStep);
 }
 
 std::span<const std::byte> bytes_of(const TensorView& view) {
@@ -66,17 +58,12 @@ void Stream::read_pieces(const Item& item, bool checked,
   const int64_t piece = quant::kPiece * dtype_size(dtype);
   run(quant::block_count(bytes.size(), piece), [&](int64_t i) {
     thread_local std::vector<std::byte> buffer;
-    read_ahead(bytes, i * piece, piece);
     buffer.resize(static_cast<size_t>(std::min(piece, bytes.size() - i * piece)));
     bytes.read(i * piece, buffer);
     if (!checked)
       check_finite(item, i * quant::kPiece, {dtype, {std::ssize(buffer) / dtype_size(dtype)}, buffer.data()});
     task(i, buffer.data());
   });
-}
-
-void Stream::ahead(const Item& item) const {
-  source_.checkpoint().bytes(item.source).ahead(0, kAhead);
 }
 
 /// Takes the digest of bytes that stay where they are until the work after the next begins.
@@ -117,7 +104,6 @@ void Stream::copy(const Item& item, io::ShardFile& file) {
       const std::span part =
           std::span(buffer).subspan(at, std::min(buffer.size() - at, static_cast<size_t>(kCopyPiece)));
       const int64_t offset = begin + i * kCopyPiece, size = dtype_size(plan.dtype);
-      read_ahead(bytes, offset, kCopyPiece);
       bytes.read(offset, part);
       check_finite(item, offset / size, {plan.dtype, {std::ssize(part) / size}, part.data()});
       file.write(plan.name, offset, part);

@@ -54,8 +54,6 @@ class Stream {
   /// the first tensor that stands behind one of unknown length. Throws Error for weights that are not finite
   /// or that the format cannot hold, for a source that changes or cannot be read, and for a full disk.
   void write(Item& item, io::ShardFile& file);
-  /// Lets the system read the beginning of an item that is written next.
-  void ahead(const Item& item) const;
   /// Makes an item exact without writing it.
   void look(Item& item);
   /// Everything written since the last call.
