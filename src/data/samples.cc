@@ -147,8 +147,7 @@ void read_folder(const fs::path& folder, std::vector<Sample>& out) {
     if (type_at(picture) != fs::file_type::regular)
       fail(
           "{}: is no regular file, or a link that leads nowhere, as an unfinished download leaves it; "
-          "complete it, or "
-          "move it away",
+          "complete it, or move it away",
           printable(picture.string()));
     Sample sample;
     sample.id = picture.string();

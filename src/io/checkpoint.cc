@@ -153,6 +153,12 @@ std::vector<FileStamp> Checkpoint::stamps() const {
   return stamps;
 }
 
+std::vector<std::map<std::string, std::string>> Checkpoint::metadata() const {
+  std::vector<std::map<std::string, std::string>> out;
+  for (const auto& file : files_) out.push_back(file->metadata());
+  return out;
+}
+
 void Checkpoint::check_unchanged() const {
   for (const auto& file : files_) (void)open_unchanged(file->path(), file->stamp());
 }

@@ -58,6 +58,8 @@ class Checkpoint {
   /// The safetensors files, in order of their names, and what they were when they were opened.
   std::vector<std::filesystem::path> files() const;
   std::vector<FileStamp> stamps() const;
+  /// "__metadata__" of each of them.
+  std::vector<std::map<std::string, std::string>> metadata() const;
   /// Throws Error naming the first of these files that is not what it was when it was opened.
   void check_unchanged() const;
   /// A digest of config.json and of the names, sizes and last changes of these files.

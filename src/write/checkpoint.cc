@@ -22,10 +22,15 @@ namespace nibble::write {
 namespace fs = std::filesystem;
 namespace {
 
-void copy_side_file(const fs::path& from, const fs::path& to) {
+/// Returns the SHA-256 of the copy, which is that of the file.
+std::string copy_side_file(const fs::path& from, const fs::path& to) {
   std::error_code error;
   fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
   if (error) fail("{}: cannot be copied to {}: {}", from.string(), to.string(), error.message());
+  std::string digest = io::sha256_of_file(to);
+  if (io::sha256_of_file(from) != digest)
+    fail("{}: was changed while it was copied; run again when it is complete", from.string());
+  return digest;
 }
 
 /// The shards of a job, made one after the other.
@@ -190,20 +195,13 @@ void check_budget(int64_t bytes, const records::Plan& plan, const model::Binding
 std::map<std::string, std::string> write_sides(const model::Binding& source,
                                                const std::vector<const model::Linear*>& kept,
                                                const records::Plan& plan, const fs::path& folder) {
-  std::set<std::string> names = {"config.json"};
-  for (const fs::path& file : source.checkpoint().side_files()) {
-    if (file.filename() == "nibble.json") continue;
-    copy_side_file(file, folder / file.filename());
-    names.insert(file.filename().string());
-  }
-  io::write_file(folder / "config.json", io::dump_json(quantized_config(source, kept, plan.format)) + "\n");
-  names.erase("README.md");
   std::map<std::string, std::string> digests;
-  for (const std::string& name : names) digests[name] = io::sha256_of_file(folder / name);
-  for (const auto& [name, digest] : digests)
-    if (const fs::path from = source.checkpoint().folder() / name;
-        name != "config.json" && io::sha256_of_file(from) != digest)
-      fail("{}: was changed while it was copied; run again when it is complete", from.string());
+  for (const fs::path& file : source.checkpoint().side_files())
+    if (const std::string name = file.filename().string(); name != "nibble.json")
+      digests[name] = copy_side_file(file, folder / name);
+  digests.erase("README.md");
+  io::write_file(folder / "config.json", io::dump_json(quantized_config(source, kept, plan.format)) + "\n");
+  digests["config.json"] = io::sha256_of_file(folder / "config.json");
   return digests;
 }
 

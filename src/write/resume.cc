@@ -38,12 +38,10 @@ FinishedShard shard_from_json(const io::Json& json) {
 bool unchanged(const fs::path& path, const FinishedShard& shard) {
   std::error_code error;
   if (fs::symlink_status(path, error).type() != fs::file_type::regular) return false;
-  int64_t size = 0;
-  if (io::stamp_of(io::open_regular(path, &size), path) != shard.stamp) return false;
   try {
     const io::SafetensorsFile file(path);
     const auto& digests = shard.written.digests;
-    if (file.tensors().size() != digests.size()) return false;
+    if (file.stamp() != shard.stamp || file.tensors().size() != digests.size()) return false;
     const std::vector<std::pair<std::string, io::TensorInfo>> tensors(file.tensors().begin(),
                                                                       file.tensors().end());
     std::vector<uint8_t> same(tensors.size());

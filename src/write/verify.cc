@@ -45,6 +45,15 @@ bool is_bystander(const fs::path& path) {
   return ending == ".json" && fs::is_regular_file(path, ignored) && !records::kind_of_file(path).empty();
 }
 
+std::vector<std::string> digests_of(const io::Checkpoint& checkpoint, const std::vector<std::string>& names) {
+  std::vector<std::string> digests(names.size());
+  parallel_for(std::ssize(names), [&](int64_t i) {
+    const auto at = static_cast<size_t>(i);
+    digests[at] = checkpoint.bytes(names[at]).sha256();
+  });
+  return digests;
+}
+
 /// Compares one checkpoint with what is known of it, and with its source.
 class Comparison {
  public:
@@ -71,7 +80,7 @@ class Comparison {
     if (recorded_.files) check_sides(*recorded_.files);
     check_record();
     check_containers();
-    if (recorded_.files) check_strays();
+    check_strays();
     Verification out{.files = {}, .sides_recorded = recorded_.files.has_value()};
     for (auto& [path, check] : files_) out.files.push_back(std::move(check));
     return out;
@@ -90,11 +99,7 @@ class Comparison {
   void check_digests() {
     std::vector<std::string> names;
     for (const auto& [name, info] : written_.checkpoint().tensors()) names.push_back(name);
-    std::vector<std::string> digests(names.size());
-    parallel_for(std::ssize(names), [&](int64_t i) {
-      const auto at = static_cast<size_t>(i);
-      digests[at] = written_.checkpoint().bytes(names[at]).sha256();
-    });
+    const auto digests = digests_of(written_.checkpoint(), names);
     for (size_t i = 0; i < names.size(); ++i) {
       const io::TensorInfo& info = written_.checkpoint().tensors().at(names[i]);
       FileCheck& file = file_of(names[i]);
@@ -173,11 +178,7 @@ class Comparison {
              printable(name));
       if (written_.checkpoint().tensors().at(name).dtype == info.dtype) names.push_back(name);
     }
-    std::vector<std::string> digests(names.size());
-    parallel_for(std::ssize(names), [&](int64_t i) {
-      const auto at = static_cast<size_t>(i);
-      digests[at] = source_->checkpoint().bytes(names[at]).sha256();
-    });
+    const auto digests = digests_of(source_->checkpoint(), names);
     for (size_t i = 0; i < names.size(); ++i) {
       ++file_of(names[i]).kept;
       const auto it = recorded_.sha256.find(names[i]);
@@ -252,6 +253,7 @@ class Comparison {
   /// What holds the tensors and is in no digest of theirs: the files' names and metadata, and the index.
   void check_containers() {
     const auto paths = written_.checkpoint().files();
+    const auto metadata = written_.checkpoint().metadata();
     int64_t total = 0;
     std::map<std::string, std::string> weight_map;
     for (const auto& [name, info] : written_.checkpoint().tensors()) {
@@ -263,7 +265,7 @@ class Comparison {
       if (const std::string name = io::shard_name(i, paths.size()); paths[i].filename() != name)
         problems.push_back(
             fmt::format("{}: was written as {}; rename it", printable(paths[i].string()), name));
-      if (io::SafetensorsFile(paths[i]).metadata() != std::map<std::string, std::string>{{"format", "pt"}})
+      if (metadata[i] != std::map<std::string, std::string>{{"format", "pt"}})
         problems.push_back(fmt::format("{}: its metadata are not what was written; get it again",
                                        printable(paths[i].string())));
     }
@@ -273,12 +275,14 @@ class Comparison {
                                : "is not what belongs to these files; get it again");
   }
 
-  /// What was added: readers look for files by name (adapters, templates, weights in other formats, code).
+  /// What was added: readers look for files by name (adapters, templates, weights in other formats, code). Of
+  /// a record that does not name the files, safetensors alone.
   void check_strays() {
     std::error_code error;
     fs::directory_iterator entries(written_.checkpoint().folder(), error);
     for (; !error && entries != fs::directory_iterator(); entries.increment(error))
-      if (const fs::path& path = entries->path(); !files_.contains(path.string()) && !is_bystander(path))
+      if (const fs::path& path = entries->path(); !files_.contains(path.string()) && !is_bystander(path) &&
+                                                  (recorded_.files || path.extension() == ".safetensors"))
         side(path.filename().string(),
              "is no part of what was written, and readers may go by it; move it away");
     if (error)

@@ -313,7 +313,6 @@ TEST_F(Verify, TheRecordAndTheIndexAreWhatWasWritten) {
   write_anew(1'000'000);
   change_json("model.safetensors.index.json", [](io::Json& index) { index["metadata"]["total_size"] = 1; });
   EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("index.json: is not what belongs to these files")));
-  write_anew(1'000'000);
   const io::Json changes = {
       {"command", "nibble"}, {"tensor_bytes", 1}, {"weight_errors", io::Json::object()}};
   for (const auto& change : changes.items()) {
@@ -372,6 +371,9 @@ TEST_F(Verify, OlderRecordsAreOfTensorsAlone) {
   fs::remove(folder_ / "out/preprocessor_config.json");
   EXPECT_FALSE(verify(model::Binding(folder_ / "out"), nullptr).sides_recorded);
   EXPECT_THAT(problems(), testing::IsEmpty());
+  io::write_file(folder_ / "out/extra.safetensors", "");
+  EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("out/extra.safetensors: is no part")));
+  fs::remove(folder_ / "out/extra.safetensors");
   damage("model.layers.0.input_layernorm.weight", 3, false);
   EXPECT_THAT(problems(), testing::ElementsAre(HasSubstr("SHA-256")));
 }
